@@ -1,0 +1,48 @@
+# Needs Python 3.11 to 3.13 and make; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/quickstart
+export OMP_NUM_THREADS ?= 2
+export MPLBACKEND := Agg
+
+.PHONY: quickstart test test-slow lint bench schema clean
+
+quickstart: .venv/.installed  ## make a dataset, train on it, evaluate, plot
+	$(BIN)/rlalgo collect configs/collect/hopper.yaml --replace
+	$(BIN)/rlalgo train configs/quickstart.yaml --out $(RUN) --replace
+	$(BIN)/rlalgo report $(RUN)
+
+test: .venv/.dev lint  ## the default tests, with ruff and mypy
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.dev  ## minutes: learning results and whole commands
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.dev  ## speed, side by side with Hugging Face's model
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --timeout 1200 \
+		--benchmark-json .benchmarks.json -p no:cacheprovider
+	$(BIN)/python tests/benchmarks/ratios.py .benchmarks.json
+
+schema: .venv/.installed  ## the JSON schema that the YAML files' modeline names
+	$(BIN)/rlalgo schema --out configs/schema.json
+
+clean:
+	rm -rf .venv build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks.json
+
+.venv/.venv: Makefile
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	touch $@
+
+.venv/.installed: .venv/.venv pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/.dev: .venv/.installed pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

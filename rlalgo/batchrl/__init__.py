@@ -1,0 +1,1 @@
+"""The algorithms: one file (or one folder) each, registered through the same hooks as any plugin."""

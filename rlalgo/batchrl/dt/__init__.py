@@ -1,0 +1,27 @@
+"""The Decision Transformer, under its original names too.
+
+`DT_model` and `trajectory_gpt2` are modules, `rtgEpDataset` is the class RtgEpDataset, `dt_play` a function.
+"""
+
+from rlalgo.batchrl.dt import dt_model, trajectory_gpt2
+from rlalgo.batchrl.dt import dt_model as DT_model  # noqa: N812
+from rlalgo.batchrl.dt.decision_tf import DecisionTransformer
+from rlalgo.batchrl.dt.dt_model import DTModel, from_hugging_face
+from rlalgo.batchrl.dt.play import DTPolicy, dt_play
+from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset
+from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset as rtgEpDataset  # noqa: N813
+from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2
+
+__all__ = [
+    "DTModel",
+    "DTPolicy",
+    "DT_model",
+    "DecisionTransformer",
+    "RtgEpDataset",
+    "TrajectoryGPT2",
+    "dt_model",
+    "dt_play",
+    "from_hugging_face",
+    "rtgEpDataset",
+    "trajectory_gpt2",
+]

@@ -1,0 +1,1 @@
+"""The contracts: Episodes, Dataset, BatchRLAlgo, Trainer, Policy and rollout."""

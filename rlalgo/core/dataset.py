@@ -1,0 +1,120 @@
+"""Dataset: episodes served as batches. `rows` draws which items, `gather` builds the batch, no loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, NamedTuple, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from rlalgo.core.episodes import Episodes, stack_frames
+from rlalgo.errors import DataError
+
+B = TypeVar("B")
+
+
+class TransitionBatch(NamedTuple):
+    """B transitions (s, a, r, s', terminal)."""
+
+    observations: Tensor  # (B, *S)
+    actions: Tensor  # (B, A) float | (B,) int64
+    rewards: Tensor  # (B,)
+    next_observations: Tensor  # (B, *S)
+    terminals: Tensor  # (B,) float: 1 stops bootstrapping; a truncation does not
+
+
+class WindowBatch(NamedTuple):
+    """B windows of K steps, right-padded: real steps first, then zeros where `mask` is False."""
+
+    observations: Tensor  # (B, K, *S)
+    actions: Tensor  # (B, K, A) float | (B, K) int64
+    rewards: Tensor  # (B, K)
+    returns_to_go: Tensor  # (B, K)
+    timesteps: Tensor  # (B, K) int64
+    mask: Tensor  # (B, K) bool
+
+
+class Dataset(ABC, Generic[B]):
+    """Items drawn from episodes. Also serves torch's DataLoader (`__len__`, `__getitems__`)."""
+
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def gather(self, rows: Tensor) -> B:
+        """The batch of these items; rows (B,) int64. Deterministic and batched."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """The same items with their columns on `device`."""
+
+    def rows(self, n: int, generator: torch.Generator) -> Tensor:
+        """(n,) int64 items drawn uniformly with replacement; n may span many batches."""
+        return torch.randint(len(self), (n,), generator=generator)
+
+    def __getitems__(self, rows: list[int]) -> B:
+        """For `DataLoader(dataset, collate_fn=lambda batch: batch)`."""
+        return self.gather(torch.as_tensor(rows, dtype=torch.int64))
+
+
+class Transitions(Dataset[TransitionBatch]):
+    """Every step as a transition. A truncated last step whose successor was not observed is left out."""
+
+    def __init__(self, episodes: Episodes) -> None:
+        ids = episodes.episode_ids()  # (N,)
+        usable = torch.ones(episodes.steps, dtype=torch.bool)
+        last = episodes.starts[1:] - 1  # (E,)
+        usable[last] = episodes.has_final | episodes.terminations[last].cpu()
+        if not usable.any():
+            raise DataError("no transition has an observed successor: record what follows each last step")
+        self.episodes = episodes
+        self.steps = usable.nonzero().squeeze(1)  # (M,) usable steps
+        self.frames = Frames(episodes)
+        self.row_of_step = torch.arange(episodes.steps) + ids  # (N,) row of `observations`
+        self.first_row = episodes.first_rows()[ids]  # (N,) first row of the same episode
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def gather(self, rows: Tensor) -> TransitionBatch:
+        steps = self.steps[rows.to(self.device)]  # (B,)
+        data = self.episodes
+        row, first = self.row_of_step[steps], self.first_row[steps]
+        return TransitionBatch(
+            self.frames.at(row, first),
+            data.actions[steps],
+            data.rewards[steps],
+            self.frames.at(row + 1, first),
+            data.terminations[steps].float(),
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        self.device = torch.device(device)
+        self.episodes = self.episodes.to(device)
+        self.frames = Frames(self.episodes)
+        for name in ("steps", "row_of_step", "first_row"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+
+class Frames:
+    """Observation rows with their frames stacked on the fly, so that a k-frame stack costs no memory."""
+
+    def __init__(self, episodes: Episodes) -> None:
+        self.observations = episodes.observations
+        self.stack = episodes.spec.frame_stack
+        self.shape = tuple(episodes.observations.shape[1:])
+
+    def at(self, rows: Tensor, first: Tensor) -> Tensor:
+        """rows (...) and the first row of each one's episode (...) -> (..., *encoder shape).
+
+        Before an episode's start its first frame repeats, as Gymnasium's frame stack does.
+        """
+        if self.stack == 1:
+            return self.observations[rows]
+        back = torch.arange(self.stack - 1, -1, -1, device=rows.device)  # (k,) oldest first
+        index = torch.maximum(rows.unsqueeze(-1) - back, first.unsqueeze(-1))  # (..., k)
+        return stack_frames(self.observations[index], self.shape)

@@ -1,0 +1,382 @@
+"""Episodes: what every source gives, every rollout returns and every dataset is built from.
+
+Flat columns over all steps. Observations keep one extra row per episode (the one after its last step), so
+that the next observation of step t is simply the next row and costs no memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rlalgo.errors import DataError
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What the data is made of: saved with every checkpoint, enough to rebuild a policy.
+
+    Floats are float32 and discrete actions int64 throughout; spaces of another precision are taken as such.
+    """
+
+    observation_space: spaces.Space
+    """Space of one stored observation: a Box (a single frame where frames are stacked)."""
+    action_space: spaces.Space
+    """Box with one dimension, or Discrete starting at 0."""
+    frame_stack: int = 1
+    """Observations an encoder sees at once; applied when gathering and playing, never stored."""
+    max_steps: int = 1000
+    """Longest possible episode, in steps."""
+    env_id: str | None = None
+    """Gymnasium id of the environment that the data comes from."""
+    ref_scores: tuple[float, float] | None = None
+    """Returns of a random and of an expert policy: 0 and 100 of the normalised score."""
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    """What source and environment both do to raw observations, and the environment's own arguments."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.observation_space, spaces.Box):
+            raise DataError(
+                f"observation space {self.observation_space} is not a Box; "
+                "flatten it first (rlutils sources and environments do, with gymnasium's flatten)"
+            )
+        for name in ("observation_space", "action_space"):
+            object.__setattr__(self, name, _usual_precision(getattr(self, name)))
+        action = self.action_space
+        one_box = isinstance(action, spaces.Box) and action.dtype == np.float32 and len(action.shape) == 1
+        if not one_box and not isinstance(action, spaces.Discrete):
+            raise DataError(
+                f"action space {action}: expected a Discrete space or a one-dimensional Box of floats"
+            )
+        if isinstance(action, spaces.Discrete) and action.start != 0:
+            raise DataError(f"action space {action} starts at {action.start}: shift actions to start at 0")
+        if self.frame_stack < 1 or self.max_steps < 1:
+            raise DataError(
+                f"frame_stack {self.frame_stack} and max_steps {self.max_steps} must both be 1 or more"
+            )
+
+    def encoder_space(self) -> spaces.Box:
+        """What encoders see: `observation_space` with frames stacked.
+
+        (H, W) frames become (k, H, W), (C, H, W) become (k*C, H, W) and vectors (S,) become (k, S).
+        """
+        box = self.observation_space
+        assert isinstance(box, spaces.Box)
+        if self.frame_stack == 1:
+            return box
+        dtype: Any = box.dtype
+        return spaces.Box(
+            stack_frames(np.stack([box.low] * self.frame_stack), box.shape),
+            stack_frames(np.stack([box.high] * self.frame_stack), box.shape),
+            dtype=dtype,
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values only, for YAML; `from_mapping` turns them back."""
+        return {
+            "observation_space": _space_to_mapping(self.observation_space),
+            "action_space": _space_to_mapping(self.action_space),
+            "frame_stack": self.frame_stack,
+            "max_steps": self.max_steps,
+            "env_id": self.env_id,
+            "ref_scores": None if self.ref_scores is None else [float(x) for x in self.ref_scores],
+            "preprocess": dict(self.preprocess),
+        }
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> DataSpec:
+        """The inverse of `to_mapping`."""
+        scores = values["ref_scores"]
+        return cls(
+            observation_space=_space_from_mapping(values["observation_space"]),
+            action_space=_space_from_mapping(values["action_space"]),
+            frame_stack=int(values["frame_stack"]),
+            max_steps=int(values["max_steps"]),
+            env_id=values["env_id"],
+            ref_scores=None if scores is None else (float(scores[0]), float(scores[1])),
+            preprocess=dict(values["preprocess"]),
+        )
+
+
+def stack_frames(frames: Any, shape: Sequence[int]) -> Any:
+    """(..., k, *shape) -> what an encoder sees; images with channels join along the channels."""
+    if len(shape) == 3:
+        return frames.reshape(*frames.shape[:-4], -1, *shape[1:])
+    return frames
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """E episodes with N steps in all, as flat columns.
+
+    Step t of episode e is row `starts[e] + t` of the step columns and row `first_rows()[e] + t` of
+    `observations`.
+    """
+
+    observations: Tensor
+    """(N+E, *S) T+1 rows per episode."""
+    actions: Tensor
+    """(N, A) float32, or (N,) int64 for Discrete."""
+    rewards: Tensor
+    """(N,) float32."""
+    terminations: Tensor
+    """(N,) bool: the episode ended in a terminal state. Only these stop bootstrapping."""
+    truncations: Tensor
+    """(N,) bool: the episode was cut (time limit)."""
+    starts: Tensor
+    """(E+1,) int64: first step of each episode, then N."""
+    spec: DataSpec
+    has_final: Tensor = field(default=None)  # type: ignore[assignment]
+    """(E,) bool: False where nothing was observed after the last step (the last row then repeats)."""
+    info: Mapping[str, Tensor] = field(default_factory=dict)
+    """(E, ...) facts per episode: seed, target_return, noise, ..."""
+
+    def __post_init__(self) -> None:
+        if self.has_final is None:
+            object.__setattr__(self, "has_final", torch.ones(len(self), dtype=torch.bool))
+
+    def __len__(self) -> int:
+        """E, the number of episodes."""
+        return len(self.starts) - 1
+
+    @property
+    def steps(self) -> int:
+        """N, the number of steps."""
+        return len(self.rewards)
+
+    def lengths(self) -> Tensor:
+        """(E,) int64 steps per episode."""
+        return self.starts.diff()
+
+    def first_rows(self) -> Tensor:
+        """(E,) int64: the row of `observations` that each episode begins at."""
+        return self.starts[:-1] + torch.arange(len(self))
+
+    def episode_ids(self) -> Tensor:
+        """(N,) int64: the episode that each step belongs to."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.lengths())
+
+    def timesteps(self) -> Tensor:
+        """(N,) int64: 0, 1, ... within each episode."""
+        return _runs(torch.zeros(len(self), dtype=torch.int64), self.lengths())
+
+    def returns(self) -> Tensor:
+        """(E,) float64 undiscounted return of each episode, on the host."""
+        total = torch.zeros(len(self), dtype=torch.float64)
+        return total.index_add_(0, self.episode_ids(), self.rewards.cpu().double())
+
+    def returns_to_go(self, gamma: float = 1.0) -> Tensor:
+        """(N,) float32 `sum_k gamma^k r[t+k]` up to the episode's end, summed in float64, on the host."""
+        rewards = self.rewards.cpu().double()
+        out = torch.empty_like(rewards)
+        # Backwards over time, all episodes at once: exact for any gamma, including 0.
+        alive = self.starts[1:] - 1  # (E,) last step of each episode
+        carry = torch.zeros(len(self), dtype=torch.float64)  # (E,)
+        first = self.starts[:-1]
+        while len(alive):
+            carry = rewards[alive] + gamma * carry
+            out[alive] = carry
+            more = alive > first
+            alive, carry, first = alive[more] - 1, carry[more], first[more]
+        return out.float()
+
+    def top(self, fraction: float) -> Episodes:
+        """The best episodes, best first, until their steps reach `fraction` of all; file order is kept."""
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+        if fraction == 1:
+            return self
+        order = self.returns().argsort(descending=True, stable=True)
+        lengths = self.lengths()[order]
+        wanted = max(math.ceil(fraction * self.steps - 1e-6), 1)  # 0.55 * 100 is a little above 55
+        return self.select(order[lengths.cumsum(0) - lengths < wanted].sort().values)
+
+    def split(self, fraction: float, generator: torch.Generator) -> tuple[Episodes, Episodes]:
+        """Two disjoint parts by whole episodes: the first has about `fraction` of them, at least one each."""
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+        if len(self) < 2:
+            raise ValueError(f"splitting needs two episodes or more, got {len(self)}")
+        order = torch.randperm(len(self), generator=generator)
+        count = min(max(round(fraction * len(self)), 1), len(self) - 1)
+        return self.select(order[:count].sort().values), self.select(order[count:].sort().values)
+
+    def select(self, ids: Tensor) -> Episodes:
+        """The episodes with these ids (M,), in the order given."""
+        lengths = self.lengths()[ids]
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        steps = _runs(self.starts[:-1][ids], lengths)  # (n,) source step of each kept step
+        return replace(
+            self,
+            observations=self.observations[_runs(self.first_rows()[ids], lengths + 1)],
+            actions=self.actions[steps],
+            rewards=self.rewards[steps],
+            terminations=self.terminations[steps],
+            truncations=self.truncations[steps],
+            starts=starts,
+            has_final=self.has_final[ids],
+            info={key: value[ids] for key, value in self.info.items()},
+        )
+
+    def delayed(self) -> Episodes:
+        """All reward on the last step of each episode, 0 before it (the paper's sparse setting)."""
+        rewards = torch.zeros_like(self.rewards)
+        rewards[self.starts[1:] - 1] = self.returns().to(rewards)
+        return replace(self, rewards=rewards)
+
+    def concat(self, other: Episodes) -> Episodes:
+        """These episodes, then those of `other`, with this spec; facts that only one has are dropped."""
+
+        mine, theirs = self.spec, other.spec
+        if (mine.observation_space, mine.action_space) != (theirs.observation_space, theirs.action_space):
+            raise DataError(
+                "cannot join episodes with different spaces: "
+                f"{mine.observation_space}, {mine.action_space} and "
+                f"{theirs.observation_space}, {theirs.action_space}"
+            )
+        join = torch.cat
+        return Episodes(
+            observations=join([self.observations, other.observations]),
+            actions=join([self.actions, other.actions]),
+            rewards=join([self.rewards, other.rewards]),
+            terminations=join([self.terminations, other.terminations]),
+            truncations=join([self.truncations, other.truncations]),
+            starts=join([self.starts, other.starts[1:] + self.steps]),
+            has_final=join([self.has_final, other.has_final]),
+            info={k: join([v, other.info[k]]) for k, v in self.info.items() if k in other.info},
+            spec=self.spec,
+        )
+
+    def to(self, device: torch.device | str) -> Episodes:
+        """The step columns on `device`; the small index columns stay on the host."""
+        return replace(
+            self,
+            observations=self.observations.to(device),
+            actions=self.actions.to(device),
+            rewards=self.rewards.to(device),
+            terminations=self.terminations.to(device),
+            truncations=self.truncations.to(device),
+        )
+
+    def check(self, name: str) -> Episodes:
+        """Itself, or a DataError that names the dataset and, where the fault has them, episode and step."""
+        lengths = self.lengths()
+        if len(self) == 0:
+            raise DataError(f"{name}: holds no episodes; record some before training on it")
+        if (lengths < 1).any():
+            raise DataError(f"{name}: episode {int((lengths < 1).nonzero()[0])} is empty (no steps); drop it")
+        if self.starts[0] != 0:
+            raise DataError(f"{name}: the first episode starts at step {int(self.starts[0])}, expected 0")
+        seen, action = self.spec.observation_space, self.spec.action_space
+        n, e = int(self.starts[-1]), len(self)
+        expected = {
+            "observations": ((n + e, *(seen.shape or ())), seen.dtype),
+            "actions": ((n, *(action.shape or ())), action.dtype),
+            "rewards": ((n,), "float32"),
+            "terminations": ((n,), "bool"),
+            "truncations": ((n,), "bool"),
+            "has_final": ((e,), "bool"),
+        }
+        for column, (shape, dtype) in expected.items():
+            values = getattr(self, column)
+            kind = str(values.dtype).removeprefix("torch.")
+            if values.shape != shape or kind != str(dtype):
+                raise DataError(
+                    f"{name}: {column} are {tuple(values.shape)} {kind}, expected {shape} {dtype} "
+                    f"for {e} episodes with {n} steps in all"
+                )
+        for key, values in self.info.items():
+            if len(values) != e:
+                raise DataError(f"{name}: info '{key}' has {len(values)} rows, expected {e}, one per episode")
+        for column in ("rewards", "observations", "actions"):
+            self._refuse(name, column, _not_finite(getattr(self, column)), "not finite")
+        if isinstance(action, spaces.Discrete):
+            outside = (self.actions < 0) | (self.actions >= int(action.n))
+        else:
+            low, high = (torch.from_numpy(_widened(action, side)) for side in (-1, 1))
+            outside = ((self.actions < low) | (self.actions > high)).any(-1)
+        self._refuse(name, "actions", outside, f"outside the action space {action}")
+        for column in ("terminations", "truncations"):
+            early = getattr(self, column).clone()
+            early[self.starts[1:] - 1] = False
+            self._refuse(name, column, early, "before the last step; split the episode there")
+        return self
+
+    def _refuse(self, name: str, column: str, bad: Tensor, why: str) -> None:
+        """Raises for the first bad row of a column, with its episode and step."""
+        if not bad.any():
+            return
+        row = int(bad.nonzero()[0])
+        starts = self.first_rows() if column == "observations" else self.starts[:-1]
+        episode = int(torch.searchsorted(starts, row, right=True)) - 1
+        value = str(getattr(self, column)[row].tolist())
+        value = value if len(value) <= 200 else value[:200] + "..."
+        raise DataError(
+            f"{name}: episode {episode}, step {row - int(starts[episode])}: {column.removesuffix('s')} "
+            f"{value} is {why} ({int(bad.sum())} such rows in all)"
+        )
+
+
+def _runs(first: Tensor, lengths: Tensor) -> Tensor:
+    """first[0], first[0] + 1, ... lengths[0] of them, then first[1], ...; both (M,) -> (sum of lengths,)."""
+    begin = lengths.cumsum(0) - lengths  # (M,) where each run begins in the result
+    return torch.arange(int(lengths.sum())) + torch.repeat_interleave(first - begin, lengths)
+
+
+def _not_finite(values: Tensor) -> Tensor:
+    """(n,) bool: rows with NaN or infinity. Usually the sum tells, without a copy, that there is none."""
+    if not values.is_floating_point() or torch.isfinite(values.sum()):
+        return torch.zeros(len(values), dtype=torch.bool)
+    return ~torch.isfinite(values.reshape(len(values), -1)).all(-1)
+
+
+def _widened(space: spaces.Space, side: int) -> np.ndarray:
+    """A Box's lower (-1) or upper (+1) bound, moved outwards by what a float32 file may round away."""
+    assert isinstance(space, spaces.Box)
+    bound = space.low if side < 0 else space.high
+    return bound + side * 1e-5 * (1 + np.abs(bound))
+
+
+def _usual_precision(space: spaces.Space) -> spaces.Space:
+    """A Box of floats in float32, a Discrete space in int64, any other as it is."""
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(int(space.n), start=int(space.start))
+    if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind != "f":
+        return space
+    with np.errstate(over="ignore"):  # a bound beyond float32 is no bound
+        return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+
+
+def _space_to_mapping(space: spaces.Space) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n)}
+    assert isinstance(space, spaces.Box)
+    return {
+        "type": "Box",
+        "low": _bound(space.low),
+        "high": _bound(space.high),
+        "shape": list(space.shape),
+        "dtype": str(space.dtype),
+    }
+
+
+def _bound(values: np.ndarray) -> Any:
+    """One number where all are equal (an image's 0 or 255), else nested lists."""
+    return values.flat[0].item() if (values == values.flat[0]).all() else values.tolist()
+
+
+def _space_from_mapping(values: Mapping[str, Any]) -> spaces.Space:
+    if values["type"] == "Discrete":
+        return spaces.Discrete(int(values["n"]))
+    dtype = np.dtype(values["dtype"])
+    shape = tuple(values["shape"])
+    low = np.broadcast_to(np.asarray(values["low"], dtype), shape)
+    high = np.broadcast_to(np.asarray(values["high"], dtype), shape)
+    return spaces.Box(low.copy(), high.copy(), dtype=dtype.type)

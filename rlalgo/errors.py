@@ -1,0 +1,54 @@
+"""Errors a person can act on: each says where, what was got and what to do.
+
+The command line prints these without a traceback; anything else is a defect of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RlalgoError(Exception):
+    """Base of every error that is meant to be read by the user."""
+
+
+class ConfigError(RlalgoError):
+    """A setting is wrong. `faults` lists every fault found, each beginning with its dotted path."""
+
+    def __init__(self, faults: Iterable[str], where: str = "") -> None:
+        self.faults = list(faults)
+        head = f"{where}: " if where else ""
+        count = len(self.faults)
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        super().__init__(f"{head}{count} fault{'s' if count != 1 else ''} in the configuration\n{lines}")
+
+
+class DataError(RlalgoError):
+    """A dataset holds something that training must not see."""
+
+
+class PluginError(RlalgoError):
+    """A plugin cannot be loaded, breaks a rule, or owns a name that another one owns too."""
+
+
+class PluginClash(PluginError):
+    """Two plugins own one name."""
+
+
+class CheckpointError(RlalgoError):
+    """A checkpoint is missing, incomplete, foreign or could not be written."""
+
+
+class EnvironmentFault(RlalgoError):
+    """An environment cannot be made, or does not fit the data."""
+
+
+class TrainingError(RlalgoError):
+    """Training cannot go on (NaN or exploding loss, ...)."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the closest of the `known` names, or an empty string."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""

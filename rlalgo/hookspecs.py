@@ -1,0 +1,102 @@
+"""Every hook of rlalgo, documented once.
+
+A plugin is any module (or object) with functions of these names, marked with `hookimpl`. Catalogue hooks are
+called once, when the catalogue is made, each with a `register` function of its own. Run-time hooks are called
+while a run is under way, on plugin modules and on the callbacks that the configuration picks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+hookspec = pluggy.HookspecMarker("rlalgo")
+hookimpl = pluggy.HookimplMarker("rlalgo")
+
+Register = Callable[[type], type]
+
+CATALOGUE_HOOKS = {
+    "algo": "rlalgo_register_algos",
+    "encoder": "rlalgo_register_encoders",
+    "source": "rlalgo_register_sources",
+    "env": "rlalgo_register_envs",
+    "trainer": "rlalgo_register_trainers",
+    "callback": "rlalgo_register_callbacks",
+    "behaviour": "rlalgo_register_behaviours",
+    "evaluator": "rlalgo_register_evaluators",
+}
+"""Kind of named thing -> the hook that registers it."""
+
+
+@hookspec
+def rlalgo_register_algos(register: Register) -> None:
+    """`register(cls)` for each subclass of BatchRLAlgo."""
+
+
+@hookspec
+def rlalgo_register_encoders(register: Register) -> None:
+    """`register(cls)` for each encoder: an nn.Module with ROLES and `__init__(self, space, width, config)`,
+    mapping (..., *space.shape) to (..., width)."""
+
+
+@hookspec
+def rlalgo_register_sources(register: Register) -> None:
+    """`register(cls)` for each data source: `__init__(self, config)` and `load() -> Episodes`."""
+
+
+@hookspec
+def rlalgo_register_envs(register: Register) -> None:
+    """`register(cls)` for each environment maker: `__init__(self, config)` and
+    `make(spec, n, render_mode=None) -> list[gymnasium.Env]`."""
+
+
+@hookspec
+def rlalgo_register_trainers(register: Register) -> None:
+    """`register(cls)` for each subclass of Trainer: `__init__(self, config)`."""
+
+
+@hookspec
+def rlalgo_register_callbacks(register: Register) -> None:
+    """`register(cls)` for each callback: `__init__(self, config)`, run-time hookimpls, and optionally
+    `state_dict()` with `load_state_dict(state)` for what a resumed run must remember."""
+
+
+@hookspec
+def rlalgo_register_behaviours(register: Register) -> None:
+    """`register(cls)` for each behaviour: `__init__(self, config)` and
+    `episodes(make_env, steps, seed)`, an iterator of Recorded episodes (see rlutils.collect)."""
+
+
+@hookspec
+def rlalgo_register_evaluators(register: Register) -> None:
+    """`register(cls)` for each evaluator: `__init__(self, config)` and
+    `evaluate(algo, episodes, run) -> dict[str, float]`."""
+
+
+@hookspec
+def rlalgo_on_start(run: Any, algo: Any) -> None:
+    """Training is about to begin, or to go on from `run.step`."""
+
+
+@hookspec
+def rlalgo_on_step(run: Any, step: int, metrics: dict[str, Any]) -> None:
+    """Update number `step` is done. Metrics are still tensors: a read waits for the device, so read rarely."""
+
+
+@hookspec
+def rlalgo_on_evaluation(run: Any, step: int, result: Any) -> None:
+    """An evaluation is done; `result` is an EvalResult."""
+
+
+@hookspec
+def rlalgo_on_checkpoint(run: Any, step: int, path: Path) -> None:
+    """A complete checkpoint lies at `path`."""
+
+
+@hookspec
+def rlalgo_on_end(run: Any, error: BaseException | None) -> None:
+    """Training is over; `error` says why if it failed or was interrupted. Called for every callback, even if
+    an earlier one raises."""

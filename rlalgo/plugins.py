@@ -1,0 +1,287 @@
+"""The catalogue of everything that has a name: built-ins, entry points, modules and files, through pluggy.
+
+Discovery, in order: the built-ins; every entry point in the group `rlalgo` (limited by the environment
+variable RLALGO_PLUGINS=a,b, blocked one by one with `block`); then modules and files given by name. A fault
+in a built-in or in a plugin given by name is an error; in an entry point it is a warning, told again when a
+name is asked for that nobody provides.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from torch import nn
+
+from rlalgo import hookspecs
+from rlalgo.config import check_fields, parse
+from rlalgo.core.algo import BatchRLAlgo
+from rlalgo.core.trainer import Trainer
+from rlalgo.errors import PluginClash, PluginError, near
+from rlalgo.registry import Catalogue, Choice, Entry, Owner
+from rlalgo.version import __version__
+
+BUILTINS = ("rlalgo.encoders", "rlalgo.batchrl.bc", "rlalgo.batchrl.dt.decision_tf")
+GROUP = "rlalgo"
+
+# What each kind must offer besides `name` and `Config`: (base class or None, methods).
+_RULES: dict[str, tuple[type | None, tuple[str, ...]]] = {
+    "algo": (BatchRLAlgo, ()),
+    "encoder": (nn.Module, ("forward",)),
+    "source": (None, ("load",)),
+    "env": (None, ("make",)),
+    "trainer": (Trainer, ()),
+    "callback": (None, ()),
+    "behaviour": (None, ("episodes",)),
+    "evaluator": (None, ("evaluate",)),
+}
+_ROLES = {"state", "action", "return", "timestep"}
+_HOOKS = [name for name in vars(hookspecs) if name.startswith("rlalgo_")]
+
+
+class PluginWarning(UserWarning):
+    """An installed plugin is broken and was left out."""
+
+
+def catalogue(
+    plugins: Sequence[str] = (), block: Sequence[str] = (), builtins: Sequence[str] = ()
+) -> Catalogue:
+    """What the built-ins, the entry points and the given modules (`a.b`) or files (`x.py`) register.
+
+    Args:
+        plugins: modules or files to load besides what is installed.
+        block: names of plugins to leave out.
+        builtins: further modules of this package whose faults are errors.
+
+    Raises:
+        PluginError: a built-in or given plugin is broken, two plugins own one name, or a limit names a plugin
+            that is not installed.
+    """
+    result = Catalogue()
+    seen = set()
+    for module in (*BUILTINS, *builtins):
+        name = module.removesuffix(".decision_tf").removesuffix(".builtin").rsplit(".", 1)[-1]
+        seen.add(name)
+        if name not in block:
+            owner = Owner(name, "rlalgo", __version__, module)
+            _add(result, owner, importlib.import_module(module))
+    for point in _entry_points():
+        seen.add(point.name)
+        if point.name in block:
+            continue
+        owner = Owner(
+            point.name,
+            point.dist.name if point.dist else None,
+            point.dist.version if point.dist else None,
+            point.value,
+        )
+        try:
+            _add(result, owner, point.load())
+        except PluginClash:
+            raise
+        except Exception as error:  # noqa: BLE001 (a stranger's plugin must not stop everybody)
+            why = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            result.broken[point.name] = why
+            message = f"plugin '{point.name}' ({owner}) is left out: {why}"
+            warnings.warn(message, PluginWarning, stacklevel=2)
+    for given in plugins:
+        seen.add(given)
+        if given not in block:
+            _add(result, *_load_given(given))
+    for name in block:
+        if name not in seen:
+            known = ", ".join(sorted(seen))
+            raise PluginError(f"no plugin called '{name}' to block.{near(name, seen)} Known: {known}")
+    return result
+
+
+@functools.cache
+def default_catalogue() -> Catalogue:
+    """The built-ins of this package and what is installed; for objects made by hand rather than from YAML."""
+    return catalogue()
+
+
+def make(kind: str, choice: Choice, *arguments: Any, role: str | None = None) -> Any:
+    """The thing that `choice` names, built as `cls(*arguments, config)`, if it can play the role."""
+    entry, config = choice.entry, choice.config
+    if entry is None:  # made by hand rather than read from a configuration
+        entry = default_catalogue().get(kind, choice.name, role)
+        config = parse(entry.cls.Config, choice.options, default_catalogue(), f"{kind} '{choice.name}'")
+    if why := entry.refuses(role):
+        raise PluginError(why)
+    return entry.cls(*arguments, config)
+
+
+def run_time_manager(known: Catalogue, callbacks: Sequence[Any]) -> pluggy.PluginManager:
+    """A fresh manager with the run-time hooks of these callbacks and of all plugins, for one run alone.
+
+    Hooks are called on the callbacks in the order given, then on the plugins in the order of discovery.
+    """
+    manager = _new_manager()
+    for plugin in reversed([*callbacks, *known.modules]):  # pluggy calls the last registered first
+        manager.register(plugin)
+    return manager
+
+
+def _new_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager("rlalgo")
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _entry_points() -> list[metadata.EntryPoint]:
+    points = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
+    limit = os.environ.get("RLALGO_PLUGINS")
+    if limit is None:
+        return points
+    wanted = [name.strip() for name in limit.split(",") if name.strip()]
+    names = [point.name for point in points]
+    for name in wanted:
+        if name not in names:
+            raise PluginError(
+                f"RLALGO_PLUGINS names '{name}', which is not installed.{near(name, names)} "
+                f"Installed: {', '.join(names) or 'none'}"
+            )
+    return [point for point in points if point.name in wanted]
+
+
+def _load_given(given: str) -> tuple[Owner, ModuleType]:
+    """A module by dotted name or a file by path, with its owner; PluginError if it cannot be imported."""
+    path = Path(given)
+    try:
+        if given.endswith(".py"):
+            return Owner(given, location=str(path.resolve())), _import_file(path)
+        module = importlib.import_module(given)
+    except PluginError:
+        raise
+    except Exception as error:  # whatever a plugin raises at import is the plugin's fault
+        raise PluginError(f"plugin '{given}' cannot be imported: {type(error).__name__}: {error}") from error
+    names = metadata.packages_distributions().get(given.split(".")[0], [])
+    distribution = names[0] if names else None
+    version = metadata.version(distribution) if distribution else None
+    return Owner(given, distribution, version, getattr(module, "__file__", None)), module
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Imports a file once per process, so that a class is the same class in every catalogue."""
+    full = path.resolve()
+    if not full.is_file():
+        raise PluginError(
+            f"plugin file {full} does not exist (in YAML, paths begin at the YAML file's folder)"
+        )
+    digest = hashlib.sha1(str(full).encode() + full.read_bytes()).hexdigest()[:12]
+    name = f"_plugin_{full.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, full)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _add(result: Catalogue, owner: Owner, plugin: Any) -> None:
+    """Registers one plugin and everything it names, or nothing at all if it is at fault."""
+    if any(plugin is other for other in result.modules):  # installed, and given by name as well
+        return
+    for other in result.owners:
+        if other.plugin == owner.plugin:
+            raise PluginClash(f"two plugins are called '{owner.plugin}': {other} and {owner}. Rename one")
+    for entry in _entries(owner, plugin):
+        result.add(entry)
+    result.owners.append(owner)
+    result.modules.append(plugin)
+
+
+def _entries(owner: Owner, plugin: Any) -> list[Entry]:
+    """What the catalogue hooks of this plugin register."""
+    where = f"plugin '{owner.plugin}'"
+    manager = _checked(where, plugin)
+    found: list[Entry] = []
+    for kind, hook in hookspecs.CATALOGUE_HOOKS.items():
+
+        def register(cls: type, kind: str = kind) -> type:
+            entry = Entry(kind, _check_class(where, kind, cls), cls, owner)
+            if any(entry.kind == other.kind and entry.name == other.name for other in found):
+                raise PluginError(f"{where}: registers the {kind} '{entry.name}' twice")
+            found.append(entry)
+            return cls
+
+        try:
+            getattr(manager.hook, hook)(register=register)
+        except PluginError:
+            raise
+        except Exception as error:  # whatever a hook raises is the plugin's fault
+            raise PluginError(f"{where}: {hook} raised {type(error).__name__}: {error}") from error
+    return found
+
+
+def _checked(where: str, plugin: Any) -> pluggy.PluginManager:
+    """A manager with the hooks of this plugin (or callback) alone.
+
+    Something that looks like a hook but is not one would silently do nothing, so it is refused.
+    """
+    for name, value in inspect.getmembers(plugin, inspect.isroutine):
+        if not name.startswith("rlalgo_"):
+            continue
+        if name not in _HOOKS:
+            raise PluginError(f"{where}: there is no hook '{name}'.{near(name, _HOOKS)}")
+        if not hasattr(value, "rlalgo_impl"):
+            raise PluginError(f"{where}: '{name}' is not marked; put @hookimpl (from rlalgo) above it")
+    manager = _new_manager()
+    try:
+        manager.register(plugin)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:  # arguments that the hook does not have, ...
+        raise PluginError(f"{where}: {error}") from error
+    if not manager.get_hookcallers(plugin):
+        raise PluginError(f"{where}: has no hooks; define one of {', '.join(_HOOKS)}")
+    return manager
+
+
+def _check_class(plugin: str, kind: str, cls: Any) -> str:
+    """The name of a class that keeps the rules of its kind; a PluginError says which one is broken."""
+    base, methods = _RULES[kind]
+    where = f"{plugin}: {kind} {getattr(cls, '__name__', cls)}"
+    if not isinstance(cls, type):
+        raise PluginError(f"{where}: register a class, not {cls!r}")
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
+        raise PluginError(f'{where}: needs `name: ClassVar[str] = "..."`, one word, got {name!r}')
+    if base is not None and not issubclass(cls, base):
+        raise PluginError(f"{where}: must be a subclass of {base.__name__}")
+    for attribute in ("Config", "PolicyConfig") if kind == "algo" else ("Config",):
+        config = getattr(cls, attribute, None)
+        params = getattr(config, "__dataclass_params__", None)
+        if not isinstance(config, type) or params is None or not params.frozen:
+            raise PluginError(f"{where}: needs `{attribute}`, a @dataclass(frozen=True)")
+        check_fields(config, f"{where}: {attribute}")
+    missing = [m for m in methods if not callable(getattr(cls, m, None))]
+    missing += sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise PluginError(f"{where}: has no method {' and no '.join(missing)}")
+    if kind == "callback":
+        _checked(where, cls)
+    roles = getattr(cls, "ROLES", None)
+    if kind == "encoder" and (not roles or not set(roles) <= _ROLES):
+        raise PluginError(f"{where}: ROLES must be some of {', '.join(sorted(_ROLES))}, got {roles!r}")
+    return name

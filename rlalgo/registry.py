@@ -1,0 +1,102 @@
+"""Names and who owns them: a `Choice` is a name with options, the `Catalogue` knows what names stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlalgo.errors import PluginClash, PluginError, near
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Marks a config field as a Choice of this kind: `Annotated[Choice, Kind("encoder", "state")]`."""
+
+    name: str
+    role: str | None = None
+    """For encoders: what it must be able to embed."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A named thing and its options, as YAML gives them; once checked, also what they mean."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    entry: Entry | None = field(default=None, repr=False, compare=False)
+    config: Any = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who registered a name."""
+
+    plugin: str
+    distribution: str | None = None
+    version: str | None = None
+    location: str | None = None
+
+    def __str__(self) -> str:
+        if self.distribution:
+            return f"{self.distribution} {self.version}"
+        return self.location or self.plugin
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered class."""
+
+    kind: str
+    name: str
+    cls: Any
+    owner: Owner
+
+    def refuses(self, role: str | None) -> str | None:
+        """Why an encoder cannot play the role, or None if it can."""
+        if role is None or role in self.cls.ROLES:
+            return None
+        roles = ", ".join(sorted(self.cls.ROLES))
+        return f"{self.kind} '{self.name}' cannot be a {role} {self.kind}; its roles: {roles}."
+
+
+class Catalogue:
+    """Every registered class by kind and name, with its owner, and the plugins that are broken."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, dict[str, Entry]] = {}
+        self.owners: list[Owner] = []
+        self.modules: list[Any] = []
+        """Loaded plugins in order; their run-time hooks take part in every run."""
+        self.broken: dict[str, str] = {}
+        """Entry-point plugins that could not be loaded: name -> why."""
+
+    def add(self, entry: Entry) -> None:
+        """Raises PluginClash, naming both owners, if the name is taken."""
+        named = self.entries.setdefault(entry.kind, {})
+        if entry.name in named:
+            mine, theirs = entry.owner, named[entry.name].owner
+            raise PluginClash(
+                f"two plugins register the {entry.kind} '{entry.name}': '{theirs.plugin}' ({theirs}) and "
+                f"'{mine.plugin}' ({mine}). Rename one, or block one with --no-plugin {mine.plugin}"
+            )
+        named[entry.name] = entry
+
+    def names(self, kind: str, role: str | None = None) -> list[str]:
+        """Sorted names of a kind; for encoders only those that can play the role."""
+        named = self.entries.get(kind, {})
+        return sorted(name for name, entry in named.items() if not entry.refuses(role))
+
+    def get(self, kind: str, name: str, role: str | None = None) -> Entry:
+        """The entry, or a PluginError with near names, what is known and which broken plugin may be meant."""
+        entry = self.entries.get(kind, {}).get(name)
+        known = self.names(kind, role)
+        what = entry.refuses(role) if entry else f"no {kind} called '{name}'.{near(name, known)}"
+        if entry is not None and what is None:
+            return entry
+        by_owner: dict[str, list[str]] = {}
+        for other in known:
+            by_owner.setdefault(str(self.entries[kind][other].owner), []).append(other)
+        listed = "; ".join(f"{', '.join(names)} ({owner})" for owner, names in by_owner.items())
+        broken = "".join(f"\n    plugin '{plugin}' is broken: {why}" for plugin, why in self.broken.items())
+        raise PluginError(f"{what} Known: {listed or 'none'}{broken}")

@@ -1,0 +1,313 @@
+"""The composition root: settings become a run. What the command line and the Python API both call."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlalgo import plugins as core_plugins
+from rlalgo.config import to_mapping
+from rlalgo.core.algo import BatchRLAlgo, supports
+from rlalgo.core.episodes import Episodes
+from rlalgo.errors import ConfigError, RlalgoError
+from rlalgo.registry import Catalogue
+from rlutils import checkpoint as checkpoints
+from rlutils.evaluate import EvalResult
+from rlutils.files import read_yaml, write_json
+from rlutils.run import Run, pick_device, seed_everything
+from rlutils.settings import Settings, load_mapping, override, to_settings
+
+BUILTINS = ("rlutils.builtin",)
+
+
+@functools.lru_cache(maxsize=8)
+def _catalogue(plugins: tuple[str, ...], block: tuple[str, ...]) -> Catalogue:
+    return core_plugins.catalogue(plugins, block, BUILTINS)
+
+
+def catalogue(plugins: Sequence[str] = (), block: Sequence[str] = ()) -> Catalogue:
+    """Everything known here: the built-ins of both packages, what is installed, and these modules and files."""
+    return _catalogue(tuple(plugins), tuple(block))
+
+
+def read_settings(
+    config: str | Path | Mapping[str, Any] | Settings,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    block: Sequence[str] = (),
+) -> tuple[Settings, Catalogue]:
+    """A YAML file or a mapping, overridden and checked, and the catalogue it was checked against.
+
+    Raises:
+        ConfigError: every fault at once.
+        PluginError: a plugin it names is broken.
+    """
+    if isinstance(config, Settings):
+        config = to_mapping(config)
+    where = "" if isinstance(config, Mapping) else str(config)
+    values = dict(config) if isinstance(config, Mapping) else load_mapping(Path(config))
+    values = override(values, overrides)
+    named = values.get("plugins") or []
+    if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
+        raise ConfigError([f"plugins: expected a list of module names and files, got {named!r}"], where)
+    values["plugins"] = [*named, *(p for p in plugins if p not in named)]
+    known = catalogue(values["plugins"], block)
+    return to_settings(values, known, where), known
+
+
+def train(
+    config: str | Path | Mapping[str, Any] | Settings,
+    out: str | Path | None = None,
+    *,
+    replace: bool = False,
+    plugins: Sequence[str] = (),
+    block: Sequence[str] = (),
+    command: str | None = None,
+    **overrides: Any,
+) -> Run:
+    """Trains as the configuration says and returns the finished run.
+
+    Args:
+        config: a YAML file, a mapping or Settings.
+        out: run folder; None makes one under `runs/` named after the configuration, the seed and the time.
+        replace: delete a run that is in the way.
+        plugins: modules or files to load besides those the configuration names.
+        block: names of plugins to leave out.
+        command: what to record as the way to repeat the run; made up from the rest if None.
+        **overrides: `seed=1`, or dotted paths with two underscores: `algo__lr=3e-4`.
+
+    Raises:
+        ConfigError, DataError, PluginError, EnvironmentFault, TrainingError, CheckpointError: see their texts.
+    """
+    texts = [f"{key.replace('__', '.')}={_yaml_value(value)}" for key, value in overrides.items()]
+    settings, known = read_settings(config, texts, plugins, block)
+    folder = Path(out) if out is not None else new_folder(config, settings)
+    if command is None:
+        name = config if isinstance(config, str | Path) else f"{folder}/config.yaml"
+        command = " ".join(["rlalgo train", str(name), *texts])
+    return fit(settings, known, folder, command, replace=replace)
+
+
+def resume(
+    folder: str | Path, overrides: Sequence[str] = (), plugins: Sequence[str] = (), block: Sequence[str] = ()
+) -> Run:
+    """Goes on from a run's last checkpoint, exactly as if it had not been stopped (bit-equal on one machine's CPU).
+
+    Args:
+        folder: the run folder.
+        overrides: `trainer.steps=200000` and the like; what is learnt (algo, source, seed) cannot change.
+        plugins: the modules and files that the run was trained with; they are never loaded by themselves.
+        block: names of plugins to leave out.
+    """
+    folder = Path(folder)
+    values = _run_config(folder)
+    for text in overrides:
+        if text.split("=")[0].split(".")[0] in ("algo", "source", "seed", "plugins"):
+            raise ConfigError([f"override '{text}': a resumed run keeps its algo, source, seed and plugins"])
+    recorded = read_yaml(folder / "plugins.yaml")
+    values["plugins"] = []
+    known = catalogue(plugins, block)
+    checkpoints.refuse_missing(recorded, known, str(folder))
+    settings, known = read_settings(values, overrides, plugins, block)
+    checkpoints.find(folder, "last")
+    return fit(settings, known, folder, resuming=True)
+
+
+def load(
+    path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = (), device: str = "cpu"
+) -> BatchRLAlgo:
+    """The algorithm of a run folder (or of one checkpoint folder), in eval mode, ready for `policy`.
+
+    Args:
+        path: a run folder, or a checkpoint folder within or copied out of one.
+        checkpoint: `last`, `best` or `step_000001000`.
+        plugins: modules and files that provide what it was made of; they are never loaded by themselves.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: there is none, or it is incomplete, truncated or foreign, or a plugin is missing.
+    """
+    algo, _ = checkpoints.load_algo(checkpoints.find(Path(path), checkpoint), catalogue(plugins))
+    return algo.to(pick_device(device))
+
+
+def evaluate(
+    folder: str | Path,
+    checkpoint: str = "last",
+    policies: Sequence[Mapping[str, Any]] | None = None,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+) -> EvalResult:
+    """Plays a trained run again and writes the result beside its evaluations.
+
+    Args:
+        folder: the run folder.
+        checkpoint: `last`, `best` or `step_N`.
+        policies: options of each policy to play; None for those of the run's configuration.
+        overrides: `evaluation.episodes=100`, `env.id=...`; the defaults are the run's own.
+        plugins: modules and files to load.
+    """
+    folder = Path(folder)
+    values = _run_config(folder)
+    values["plugins"] = []
+    values["callbacks"] = []
+    found = checkpoints.find(folder, checkpoint)
+    known = catalogue(plugins)
+    algo, choice = checkpoints.load_algo(found, known)
+    values["algo"] = choice
+    if policies is not None:
+        values["evaluation"] = {**values.get("evaluation", {}), "policies": list(policies)}
+    settings, known = read_settings(values, overrides, plugins)
+    episodes = _load_episodes(settings) if settings.evaluation.evaluators else _no_episodes(algo)
+    run = Run(folder, settings, known, episodes, resumed=False)
+    try:
+        step = int(read_yaml(found / "algo.yaml")["step"])
+        result = run.measure(algo.to(run.device), step)
+    finally:
+        run.close()
+    if result is None:
+        raise ConfigError(["evaluation.episodes: 0 and no evaluators, so there is nothing to evaluate"])
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    values = {**result.to_mapping(), "source": "evaluate", "checkpoint": found.resolve().name, "which": checkpoint}
+    write_json(folder / "evaluations" / f"evaluate_{stamp}.json", values)
+    return result
+
+
+def run_settings(folder: Path, plugins: Sequence[str] = ()) -> tuple[Settings, Catalogue]:
+    """The configuration that a run was trained with."""
+    values = _run_config(folder)
+    values["plugins"] = []
+    known = catalogue(plugins)
+    recorded = folder / "plugins.yaml"
+    if recorded.exists():
+        checkpoints.refuse_missing(read_yaml(recorded), known, str(folder))
+    return read_settings(values, (), plugins)
+
+
+def fit(
+    settings: Settings,
+    known: Catalogue,
+    folder: Path,
+    command: str = "",
+    *,
+    replace: bool = False,
+    resuming: bool = False,
+) -> Run:
+    """Trains with checked settings into a folder; `train` and `resume` end here."""
+    choice = settings.algo
+    assert choice.entry is not None
+    pick_device(settings.device)
+    episodes = _load_episodes(settings)
+    _refuse_misfit(settings, known, episodes)
+    if not resuming:
+        _claim(folder, replace)
+    seed_everything(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    run = Run(folder, settings, known, episodes, resuming)
+    try:
+        algo = choice.entry.cls(episodes.spec, choice.config).to(run.device)
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"algo: {error}"]) from error
+    trainer = core_plugins.make("trainer", settings.trainer)
+    if settings.evaluation.episodes:
+        run.envs(1)  # an environment that cannot be made should fail now, not after hours
+    if not resuming:
+        run.write_beginning(command, source_label(settings))
+    error: BaseException | None = None
+    try:
+        with run.listening():
+            algo.prepare(episodes, trainer.config.steps)
+            trainer.fit(algo, episodes, run)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        run.end(error)
+    return run
+
+
+def source_label(settings: Settings) -> str:
+    """`minari:hopper/medium-v0`: how messages and reports call the data."""
+    ident = getattr(settings.source.config, "id", None)
+    return f"{settings.source.name}:{ident}" if ident else settings.source.name
+
+
+def _load_episodes(settings: Settings) -> Episodes:
+    return core_plugins.make("source", settings.source).load().check(source_label(settings))
+
+
+def _refuse_misfit(settings: Settings, known: Catalogue, episodes: Episodes) -> None:
+    """An algorithm that cannot act in the data's action space: say which ones can."""
+    space = episodes.spec.action_space
+    assert settings.algo.entry is not None
+    cls = settings.algo.entry.cls
+    if supports(cls, space):
+        return
+    able = [name for name in known.names("algo") if supports(known.get("algo", name).cls, space)]
+    wanted = " or ".join(s.__name__ for s in cls.action_spaces)
+    raise ConfigError(
+        [f"algo: {settings.algo.name} needs a {wanted} action space; {source_label(settings)} has {space}. "
+         f"Try: {', '.join(able) or 'no algorithm here can'}."]
+    )  # fmt: skip
+
+
+def _claim(folder: Path, replace: bool) -> None:
+    """Makes the run folder; an existing run is only deleted when asked to, and other folders never."""
+    is_run = (folder / "config.yaml").exists()
+    if folder.exists() and any(folder.iterdir()):
+        if not is_run:
+            raise ConfigError([f"{folder} exists, is not empty and is not a run; choose another --out"])
+        if not replace:
+            raise ConfigError(
+                [f"{folder} holds a run already; go on with --resume {folder}, start it anew with --replace, "
+                 "or choose another --out"]
+            )  # fmt: skip
+    try:
+        if is_run:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoints").mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError([f"{folder} cannot be written: {error.strerror}; choose another --out"]) from error
+
+
+def new_folder(config: Any, settings: Settings) -> Path:
+    """A free name under `runs/` from the configuration, the seed and the time."""
+    stem = Path(config).stem if isinstance(config, str | Path) else settings.algo.name
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{stem}-s{settings.seed}-{stamp}"
+    number = 1
+    folder = base
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def _run_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise RlalgoError(f"{folder} is not a run folder (it has no config.yaml); give the folder that train wrote")
+    return load_mapping(path)
+
+
+def _no_episodes(algo: BatchRLAlgo) -> Episodes:
+    """An Episodes that only carries the spec, for playing without the data."""
+    shape = algo.spec.observation_space.shape or ()
+    none = torch.zeros(0)
+    return Episodes(
+        torch.zeros(0, *shape), none, none, none.bool(), none.bool(), torch.zeros(1, dtype=torch.int64), algo.spec
+    )
+
+
+def _yaml_value(value: Any) -> str:
+    return json.dumps(to_mapping(value))
+

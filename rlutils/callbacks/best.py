@@ -1,0 +1,55 @@
+"""Keeps the best checkpoint besides the last one, and names it so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from rlalgo.hookspecs import hookimpl
+
+
+@dataclass(frozen=True)
+class Config:
+    metric: str | None = None
+    """`evaluator/number` to compare by; None takes the best policy's mean return."""
+    mode: Literal["max", "min"] = "max"
+    """Whether larger or smaller is better."""
+
+
+class Best:
+    """The checkpoint of the evaluation with the best score. Chosen on those very episodes, so it flatters."""
+
+    name: ClassVar[str] = "best"
+    Config = Config
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.score: float | None = None
+        self.step: int | None = None
+
+    @hookimpl
+    def rlalgo_on_start(self, run: Any) -> None:
+        path = run.folder / "checkpoints" / f"step_{self.step or 0:09d}"
+        if self.step is not None and path.is_dir():  # a kill may have come between the checkpoint and its name
+            run.mark_best(path, self.step)
+
+    @hookimpl
+    def rlalgo_on_evaluation(self, step: int, result: Any) -> None:
+        score = result.score if self.config.metric is None else result.metrics.get(self.config.metric)
+        if score is None:
+            return
+        better = self.score is None or (score > self.score if self.config.mode == "max" else score < self.score)
+        if better:
+            self.score, self.step = score, step
+
+    @hookimpl
+    def rlalgo_on_checkpoint(self, run: Any, step: int, path: Path) -> None:
+        if step == self.step:
+            run.mark_best(path, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.score, self.step = state["score"], state["step"]

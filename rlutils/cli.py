@@ -1,0 +1,287 @@
+"""The command line: `rlalgo train`, `play`, `evaluate`, `collect`, `data`, `plugins`, `schema`, `report`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rlalgo.config import describe, schema
+from rlalgo.errors import ConfigError, RlalgoError
+from rlalgo.hookspecs import CATALOGUE_HOOKS
+from rlalgo.plugins import PluginWarning
+from rlalgo.version import __version__
+from rlutils import app as application
+from rlutils.files import parse_yaml, write_json
+from rlutils.settings import Settings
+
+app = typer.Typer(
+    help="Offline reinforcement learning from YAML: train, evaluate, play, report.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data = typer.Typer(help="Look at datasets.", no_args_is_help=True)
+app.add_typer(data, name="data")
+out = Console(highlight=False)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as algo.lr=3e-4 seed=1")]
+Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module or file to load as a plugin.")]
+NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", help="Name of a plugin to leave out.")]
+Checkpoint = Annotated[str, typer.Option(help="last, best or step_000001000.")]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder that train wrote.")]
+
+
+def main() -> None:
+    """The console script: errors that a person can act on are printed without a traceback."""
+    app()
+
+
+def told(command: Callable[..., None]) -> Callable[..., None]:
+    """Prints expected errors and chooses the exit status: 2 for an error, 130 or 143 after a signal."""
+
+    @functools.wraps(command)
+    def wrapper(*arguments: Any, **options: Any) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning(warnings.showwarning)
+                command(*arguments, **options)
+        except RlalgoError as error:
+            _say(f"error: {error}")
+            for note in getattr(error, "__notes__", []):
+                _say(note)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as stop:
+            _say(str(stop) or "stopped")
+            raise typer.Exit(143 if "SIGTERM" in str(stop) else 130) from None
+
+    return wrapper
+
+
+@app.command()
+@told
+def train(
+    config: Annotated[Path | None, typer.Argument(help="YAML file; none with --resume.")] = None,
+    overrides: Overrides = None,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder to write.")] = None,
+    replace: Annotated[bool, typer.Option(help="Delete a run that is in the way.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Run folder to go on with.")] = None,
+    plugin: Plugin = None,
+    no_plugin: NoPlugin = None,
+) -> None:
+    """Train as a YAML file says, or go on with a run that was stopped."""
+    texts = list(overrides or [])
+    if resume is not None:
+        if config is not None:
+            texts.insert(0, str(config))  # the first word after --resume RUN is an override as well
+        run = application.resume(resume, texts, plugin or (), no_plugin or ())
+    elif config is None:
+        raise ConfigError(["give a YAML file, or --resume RUN"])
+    else:
+        command = shlex.join(["rlalgo", *sys.argv[1:]])
+        settings, known = application.read_settings(config, texts, plugin or (), no_plugin or ())
+        folder = out_folder or application.new_folder(config, settings)
+        run = application.fit(settings, known, folder, command, replace=replace)
+    out.print(f"run folder: {run.folder}", soft_wrap=True)
+
+
+@app.command()
+@told
+def evaluate(
+    run: RunFolder,
+    overrides: Overrides = None,
+    checkpoint: Checkpoint = "last",
+    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes for each policy.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first episode.")] = None,
+    target_return: Annotated[list[float] | None, typer.Option(help="Target to play; may be repeated.")] = None,
+    plugin: Plugin = None,
+) -> None:
+    """Play a trained run again and write the result beside its evaluations."""
+    texts = list(overrides or [])
+    texts += [f"evaluation.episodes={episodes}"] if episodes is not None else []
+    texts += [f"evaluation.seed={seed}"] if seed is not None else []
+    policies = [{"target_return": target} for target in target_return] if target_return else None
+    result = application.evaluate(run, checkpoint, policies, texts, plugin or ())
+    table = Table("policy", "episodes", "mean", "sd", "IQM", "95% of the mean", "score", title=f"step {result.step:,}")
+    for policy in result.policies:
+        low, high = policy.interval
+        score = "" if policy.normalised is None else f"{policy.normalised:.1f}"
+        table.add_row(policy.label, str(len(policy.returns)), f"{policy.mean:,.1f}", f"{policy.sd:,.1f}",
+                      f"{policy.iqm:,.1f}", f"{low:,.0f} to {high:,.0f}", score)  # fmt: skip
+    out.print(table)
+    for key, value in result.metrics.items():
+        out.print(f"{key}: {value:.6g}")
+
+
+@app.command()
+@told
+def play(
+    run: RunFolder,
+    target_return: Annotated[float | None, typer.Option(help="Return to ask for (dt).")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Another option of the policy, key=value.")] = None,
+    checkpoint: Checkpoint = "last",
+    episodes: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    video: Annotated[Path | None, typer.Option(help="MP4 file to write.")] = None,
+    plugin: Plugin = None,
+) -> None:
+    """Play a trained policy, and film it."""
+    from rlutils.play import play as play_run
+
+    options: dict[str, Any] = {} if target_return is None else {"target_return": target_return}
+    for text in option or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError([f"--option '{text}': expected key=value"])
+        options[key] = parse_yaml(value, f"--option '{text}'")
+    for played in play_run(run, options, checkpoint, episodes, seed, video, plugin or ()):
+        out.print(f"seed {played.seed}: return {played.ret:,.1f} in {played.steps:,} steps")
+    if video is not None:
+        out.print(f"video: {video}", soft_wrap=True)
+
+
+@app.command()
+@told
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out_file: Annotated[Path | None, typer.Option("--out", help="HTML file; RUN/report.html for one run.")] = None,
+) -> None:
+    """Write a self-contained HTML page about runs, and print their results."""
+    from rlutils.report import print_results, write_report
+
+    target = out_file or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
+    written = write_report(runs, target)
+    print_results(runs, out)
+    out.print(f"report: {written}", soft_wrap=True)
+
+
+@app.command()
+@told
+def collect(
+    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/collect/hopper.yaml.")],
+    overrides: Overrides = None,
+    replace: Annotated[bool, typer.Option(help="Replace a dataset of this name.")] = False,
+    plugin: Plugin = None,
+) -> None:
+    """Record a dataset with a behaviour policy."""
+    from rlutils.collect import collect_file
+
+    result = collect_file(config, list(overrides or []), replace, plugin or (), out)
+    returns = result.returns
+    out.print(
+        f"{result.id}: {result.episodes:,} episodes, {result.steps:,} steps, returns {min(returns):,.1f} to "
+        f"{max(returns):,.1f}, in {result.seconds:.1f} s, at {result.path}",
+        soft_wrap=True,
+    )
+
+
+@data.command("list")
+@told
+def data_list() -> None:
+    """Datasets on this machine."""
+    from rlutils.data import print_list
+
+    print_list(out)
+
+
+@data.command("inspect")
+@told
+def data_inspect(
+    ident: Annotated[str, typer.Argument(metavar="ID", help="Dataset id, such as local/hopper/ars-v0.")],
+    plot: Annotated[Path | None, typer.Option(help="PNG file for the histogram of returns.")] = None,
+) -> None:
+    """What is in a dataset: spaces, episodes, steps, returns, reference scores."""
+    from rlutils.data import inspect_dataset, plot_returns, print_inspection
+
+    found = inspect_dataset(ident)
+    print_inspection(found, out)
+    if plot is not None:
+        plot_returns(found, plot)
+        out.print(f"plot: {plot}", soft_wrap=True)
+
+
+@app.command()
+@told
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="Show only what has this name or is of this kind.")] = None,
+    short: Annotated[bool, typer.Option("--short", help="Leave out the options.")] = False,
+    plugin: Plugin = None,
+    no_plugin: NoPlugin = None,
+) -> None:
+    """What is there: of which kind, from which distribution, with which options."""
+    known = application.catalogue(plugin or (), no_plugin or ())
+    found = False
+    for kind in CATALOGUE_HOOKS:
+        for entry_name in known.names(kind):
+            if name not in (None, kind, entry_name):
+                continue
+            found = True
+            entry = known.get(kind, entry_name)
+            summary = (entry.cls.__doc__ or sys.modules[entry.cls.__module__].__doc__ or "").strip().splitlines()
+            out.print(f"[bold]{kind} {entry_name}[/bold]  [dim]{entry.owner}, plugin {entry.owner.plugin}[/dim]")
+            if summary and not summary[0].startswith(entry.cls.__name__ + "("):
+                out.print(f"  {summary[0]}", markup=False)
+            rows = [] if short else describe(entry.cls.Config)
+            table = Table(box=None, show_header=False, padding=(0, 2, 0, 4))
+            for column in ("cyan", "dim", "", ""):
+                table.add_column(style=column or None)
+            for field, type_name, default, doc in rows:
+                table.add_row(field, type_name, default, doc)
+            if rows:
+                out.print(table)
+    for broken, why in known.broken.items():
+        out.print(f"[red]plugin {broken} is broken and left out:[/red] {why}")
+    if name is not None and not found:
+        every = [n for kind in CATALOGUE_HOOKS for n in known.names(kind)]
+        from rlalgo.errors import near
+
+        raise ConfigError([f"nothing is called '{name}'.{near(name, every)} Kinds: {', '.join(CATALOGUE_HOOKS)}"])
+
+
+@app.command("schema")
+@told
+def print_schema(
+    out_file: Annotated[Path | None, typer.Option("--out", help="File to write; else it is printed.")] = None,
+    plugin: Plugin = None,
+) -> None:
+    """JSON schema of the YAML files, for editors; it knows every installed plugin."""
+    value = schema(Settings, application.catalogue(plugin or ()))
+    if out_file is None:
+        print(json.dumps(value, indent=1))
+    else:
+        write_json(out_file, value)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def _show_warning(before: Any) -> Any:
+    """Warnings about plugins as one plain line; others as ever."""
+
+    def show(message: Any, category: Any, *rest: Any, **options: Any) -> None:
+        if issubclass(category, PluginWarning):
+            _say(f"warning: {message}")
+        else:
+            before(message, category, *rest, **options)
+
+    return show
+
+
+if __name__ == "__main__":
+    main()

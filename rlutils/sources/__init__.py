@@ -1,0 +1,1 @@
+"""Data sources: each turns some kind of recorded data into Episodes."""

@@ -1,0 +1,232 @@
+"""rollout: what the policy is told, what is recorded, and that neither depends on how many rows play."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rlalgo import Episodes, Policy, rollout
+from rlalgo.core.rollout import distinct
+from tests.rlalgo.toy_data import as_lists
+from tests.rlalgo.toy_envs import Blink, Chain, Drift
+
+MAKERS: list[Callable[[], gymnasium.Env]] = [Chain, Drift, Blink]
+
+
+@dataclass(frozen=True)
+class Options:
+    pull: float = 1.0
+    target: float | None = None
+    fast: bool = False
+    label: str = "x"
+
+
+class Deterministic(Policy):
+    """A hash of everything it was told in this episode, so that a wrong step anywhere changes what follows.
+
+    In whole numbers, which no batch size rounds otherwise. Answers from one buffer that it uses again and
+    again, as a fast policy might.
+    """
+
+    def __init__(self, space: Any, options: Sequence[Any]) -> None:
+        self.space, self.options = space, options
+        self.memory = torch.zeros(len(options), dtype=torch.int64)
+        dtype = torch.int64 if space.shape == () else torch.float32
+        self.buffer = torch.zeros((len(options), *space.shape), dtype=dtype)
+        self.log: list[tuple] = []
+
+    def begin(self, rows: Tensor) -> None:
+        self.log.append(("begin", rows.tolist()))
+        self.memory[rows] = torch.tensor([int(self.options[row].pull * 100) for row in rows.tolist()])
+
+    def act(self, observations: Tensor, rows: Tensor) -> Tensor:
+        self.log.append(("act", rows.tolist(), observations.clone()))
+        seen = (observations.flatten(1).double() * 1000).round().long()  # (m, size)
+        self.learn(rows, (seen * torch.arange(1, seen.shape[1] + 1)).sum(1))
+        if self.space.shape == ():
+            self.buffer[rows] = self.memory[rows] // 7 % int(self.space.n)
+        else:
+            mixed = self.memory[rows].unsqueeze(1) * torch.tensor([1, 5])  # (m, 2)
+            low, high = torch.tensor(self.space.low), torch.tensor(self.space.high)
+            self.buffer[rows] = mixed % 65 / 64 * (high - low) + low
+        return self.buffer if len(rows) == len(self.options) else self.buffer[rows]
+
+    def observe(self, rewards: Tensor, rows: Tensor) -> None:
+        self.log.append(("observe", rows.tolist(), rewards.clone()))
+        self.learn(rows, (rewards.double() * 1000).round().long())
+
+    def learn(self, rows: Tensor, facts: Tensor) -> None:
+        self.memory[rows] = (self.memory[rows] * 31 + facts) % 1_000_003
+
+
+def single(make: Callable[[], gymnasium.Env], option: Any, seed: int) -> dict[str, Any]:
+    """One episode by the plainest loop there is."""
+    env = make()
+    policy = Deterministic(env.action_space, [option])
+    row = torch.tensor([0])
+    policy.begin(row)
+    seen, _ = env.reset(seed=seed)
+    dtype = np.uint8 if seen.dtype == np.uint8 else np.float32
+    out: dict[str, Any] = {name: [] for name in ("actions", "rewards", "terminations", "truncations")}
+    out["observations"] = [np.array(seen, dtype).tolist()]
+    done = False
+    while not done:
+        action: Any = policy.act(torch.from_numpy(np.array(seen, dtype)[None]), row)[0].tolist()
+        out["actions"].append(action)
+        given = action if isinstance(action, int) else np.array(action, np.float32)
+        seen, reward, terminated, truncated, _ = env.step(given)
+        policy.observe(torch.tensor([reward], dtype=torch.float32), row)
+        out["rewards"].append(float(np.float32(reward)))
+        out["terminations"].append(terminated)
+        out["truncations"].append(truncated)
+        out["observations"].append(np.array(seen, dtype).tolist())
+        done = terminated or truncated
+    return out
+
+
+def play(make: Callable[[], gymnasium.Env], options: Sequence[Any], episodes: int, seed: int = 5) -> Episodes:
+    envs = [make() for _ in options]
+    return rollout(Deterministic(envs[0].action_space, options), envs, episodes, seed)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 9])
+def test_batched_episodes_equal_single_ones(make: Callable[[], gymnasium.Env], rows: int) -> None:
+    """Whatever the number of rows: the same starts, the same actions, the same order."""
+    played = play(make, [Options()] * rows, 7)
+    wanted = [single(make, Options(), 5 + number) for number in range(7)]
+    for got, expected in zip(as_lists(played), wanted, strict=True):
+        assert {name: got[name] for name in expected} == expected
+    assert played.info["seed"].tolist() == [5, 6, 7, 8, 9, 10, 11]
+    played.check("played")
+    if make is not Blink:
+        assert len(set(played.lengths().tolist())) > 1  # or it would not prove much
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_options_play_the_same_starts_each_with_its_own_quota(make: Callable[[], gymnasium.Env]) -> None:
+    a, b = Options(pull=1.0), Options(pull=2.0)
+    played = play(make, [a, b, a, b, a], 4)
+    assert played.info["option"].tolist() == [0] * 4 + [1] * 4
+    assert played.info["seed"].tolist() == [5, 6, 7, 8] * 2
+    assert played.info["pull"].tolist() == [1.0] * 4 + [2.0] * 4
+    wanted = [single(make, option, 5 + number) for option in (a, b) for number in range(4)]
+    for got, expected in zip(as_lists(played), wanted, strict=True):
+        assert {name: got[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_policy_is_told_the_very_observations_and_rewards(make: Callable[[], gymnasium.Env]) -> None:
+    class Witness(gymnasium.Wrapper):
+        """Writes down copies of what the environment says."""
+
+        def reset(self, **arguments: Any) -> Any:
+            result = super().reset(**arguments)
+            self.said = [np.array(result[0])]
+            self.paid: list[float] = []
+            return result
+
+        def step(self, action: Any) -> Any:
+            result = super().step(action)
+            self.said.append(np.array(result[0]))
+            self.paid.append(float(result[1]))
+            return result
+
+    envs = [Witness(make()) for _ in range(3)]
+    policy = Deterministic(envs[0].action_space, [Options(pull=float(i)) for i in range(3)])
+    rollout(policy, envs, 1, seed=11)
+    told: list[list[Any]] = [[], [], []]
+    paid: list[list[float]] = [[], [], []]
+    for what, rows, *rest in policy.log:
+        for i, row in enumerate(rows):
+            if what == "act":
+                told[row].append(rest[0][i].numpy())
+            elif what == "observe":
+                paid[row].append(rest[0][i].item())
+    for row, env in enumerate(envs):
+        exact = np.uint8 if env.said[0].dtype == np.uint8 else np.float32
+        assert np.array_equal(told[row], np.array(env.said[:-1], exact))  # never the one after the end
+        assert paid[row] == [float(np.float32(reward)) for reward in env.paid]
+
+
+def test_finished_rows_leave_the_batch_and_begin_is_called_for_each_episode() -> None:
+    options = [Options(pull=float(i)) for i in range(3)]
+    envs = [Chain() for _ in range(3)]
+    policy = Deterministic(envs[0].action_space, options)
+    played = rollout(policy, envs, 2, seed=0)
+    lengths = played.lengths().view(3, 2)
+    begun = [row for what, rows, *_ in policy.log if what == "begin" for row in rows]
+    assert sorted(begun) == [0, 0, 1, 1, 2, 2]
+    acted = [rows for what, rows, *_ in policy.log if what == "act"]
+    for i in range(3):
+        assert sum(i in rows for rows in acted) == int(lengths[i].sum())
+    assert len(acted) == int(lengths.sum(1).max())  # one batched call per step, no call for finished rows
+    assert len(acted[-1]) < 3
+
+
+def test_more_rows_than_episodes_leaves_rows_idle() -> None:
+    policy = Deterministic(Chain().action_space, [Options()] * 5)
+    played = rollout(policy, [Chain() for _ in range(5)], 2, seed=0)
+    assert len(played) == 2
+    assert {row for _, rows, *_ in policy.log for row in rows} == {0, 1}
+
+
+def test_short_episodes_are_not_counted_more_often() -> None:
+    """Each row plays its quota: a bias towards short episodes would show in which numbers were played."""
+    played = play(Chain, [Options()] * 3, 30)
+    assert played.info["seed"].tolist() == list(range(5, 35))
+
+
+def test_numbers_among_the_options_are_recorded() -> None:
+    given = [Options(target=3.0, fast=True), Options(target=4.0)]
+    info = play(Chain, given, 1).info
+    assert set(info) == {"option", "seed", "pull", "target", "fast"}
+    assert info["target"].tolist() == [3.0, 4.0]
+    assert info["fast"].tolist() == [1.0, 0.0]
+    assert "target" not in play(Chain, [Options(target=3.0), Options()], 1).info  # one of them has none
+    assert set(play(Chain, [Options()], 1).info) == {"option", "seed", "pull", "fast"}
+
+
+def test_options_need_not_be_dataclasses() -> None:
+    class Plain:
+        pull = 0.0
+
+    plain = Plain()
+    assert set(play(Chain, [plain, plain], 1).info) == {"option", "seed"}
+
+
+def test_the_spec_is_the_environments() -> None:
+    made = gymnasium.make("toy/Drift-v0", disable_env_checker=True)
+    spec = rollout(Deterministic(made.action_space, [Options()]), [made], 1, 0).spec
+    assert (spec.env_id, spec.max_steps) == ("toy/Drift-v0", 10)
+    assert spec.observation_space.dtype == np.float32  # what is stored
+    unnamed = play(Drift, [Options()], 1)
+    assert unnamed.spec.env_id is None
+    assert unnamed.observations.dtype == torch.float32
+
+
+def test_numpy_seeds_will_do() -> None:
+    assert play(Chain, [Options()], 2, seed=np.int64(5)).info["seed"].tolist() == [5, 6]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rows", "envs", "episodes"), [(2, 1, 1), (1, 2, 1), (0, 0, 1), (1, 1, 0)])
+def test_what_cannot_be_played_is_refused(rows: int, envs: int, episodes: int) -> None:
+    with pytest.raises(ValueError, match=r"rows for|episodes must be"):
+        rollout(
+            Deterministic(Chain().action_space, [Options()] * rows),
+            [Chain() for _ in range(envs)],
+            episodes,
+            0,
+        )
+
+
+def test_distinct_options() -> None:
+    assert distinct([[1], [2], [1]]) == [[1], [2]]  # equal, though not hashable
+    assert distinct([]) == []

@@ -1,0 +1,130 @@
+"""Settings: YAML and overrides to checked dataclasses, and the shipped configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlalgo.config import schema, to_mapping
+from rlalgo.errors import ConfigError
+from rlutils.app import catalogue, read_settings
+from rlutils.files import dump_yaml, parse_yaml, read_yaml
+from rlutils.settings import Settings, override
+from tests.rlutils.runs import toy_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TRAINING = sorted(p for p in CONFIGS.rglob("*.yaml") if "collect" not in p.parts)
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_shipped_configurations_are_valid_and_fit_the_schema(path: Path) -> None:
+    settings, known = read_settings(path)
+    jsonschema.validate(read_yaml(path), schema(Settings, known))
+    # What is written into a run folder is the same configuration again, and fits the schema too.
+    resolved = parse_yaml(dump_yaml(to_mapping(settings)))
+    jsonschema.validate(resolved, schema(Settings, known))
+    assert read_settings(resolved)[0] == settings
+    # An editor finds the schema by the modeline.
+    modeline = path.read_text().splitlines()[0]
+    assert modeline.startswith("# yaml-language-server: $schema=")
+    assert (path.parent / modeline.partition("=")[2]).resolve() == (CONFIGS / "schema.json").resolve()
+
+
+def test_the_shipped_schema_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLALGO_PLUGINS", "")  # only what this package itself offers
+    catalogue.__globals__["_catalogue"].cache_clear()
+    found = schema(Settings, catalogue())
+    catalogue.__globals__["_catalogue"].cache_clear()
+    assert read_yaml(CONFIGS / "schema.json") == parse_yaml(dump_yaml(found)), "run `make schema`"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"algo": {"name": "dt", "contxt": 3}},
+        {"algo": "nope"},
+        {"algo": {"name": "dt", "lr": "fast"}},
+        {"algo": {"name": "dt", "timestep_encoder": "mlp"}},
+        {"trainer": {"name": "offline", "steps": 0}},
+        {"surprise": 1},
+    ],
+)
+def test_the_schema_refuses_what_the_settings_refuse(bad: dict[str, Any]) -> None:
+    config = {**toy_config(), **bad}
+    known = catalogue(config["plugins"])
+    jsonschema.validate(toy_config(), schema(Settings, known))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(config, schema(Settings, known))
+    with pytest.raises(ConfigError):
+        read_settings(config)
+
+
+def test_every_fault_is_told_at_once_with_its_path() -> None:
+    config = toy_config()
+    config["algo"] = {**config["algo"], "lr": "1e-4", "contxt": 3, "state_encoder": {"name": "liner"}}
+    config["trainer"] = {"name": "offline", "steps": -1}
+    config["evaluation"] = {"policies": [{"target_return": 1}, {"target_retrun": 2}], "every": 2.5}
+    config["surprise"] = 1
+    with pytest.raises(ConfigError) as caught:
+        read_settings(config)
+    faults = caught.value.faults
+    for start, hint in {
+        "algo.contxt": "Did you mean 'context'?",
+        "algo.lr": "'1e-4'",
+        "algo.state_encoder": "Did you mean 'linear'?",
+        "trainer.steps": "greater than or equal to 1",
+        "evaluation.every": "2.5",
+        "evaluation.policies[1].target_retrun": "Did you mean 'target_return'?",
+        "surprise": "unknown key",
+    }.items():
+        matching = [fault for fault in faults if fault.startswith(start + ":")]
+        assert len(matching) == 1, (start, faults)
+        assert hint in matching[0]
+    assert len(faults) == 7
+
+
+def test_overrides_reach_every_depth() -> None:
+    settings, _ = read_settings(
+        toy_config(), ["algo.lr=2e-3", "evaluation.policies.1.target_return=5", "source.episodes=9", "seed=7"]
+    )
+    assert settings.algo.config.lr == 2e-3
+    assert settings.evaluation.policies[1] == {"target_return": 5}
+    assert settings.source.config.episodes == 9
+    assert settings.seed == 7
+    assert read_settings(toy_config("bc"), ["algo.state_encoder=mlp"])[0].algo.config.state_encoder.name == "mlp"
+    nested = read_settings(toy_config("bc"), ["algo.state_encoder=mlp", "algo.state_encoder.hidden=[8, 8]"])[0]
+    assert nested.algo.config.state_encoder.config.hidden == (8, 8)
+
+
+@pytest.mark.parametrize("text", ["algo.lr", "=3", "algo.lr.x=1", "evaluation.policies.9.x=1", "callbacks.a=1"])
+def test_overrides_that_make_no_sense_say_so(text: str) -> None:
+    with pytest.raises(ConfigError, match="override"):
+        read_settings(toy_config(), [text])
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), st.integers() | st.booleans() | st.none())
+def test_an_override_sets_just_its_own_place(keys: list[str], value: Any) -> None:
+    before = {"x": {"y": [1, {"z": 2}]}, "a": {"kept": 1}}
+    after = override(before, [f"{'.'.join(keys)}={dump_yaml(value).removesuffix('...' + chr(10))}"])
+    place: Any = after
+    for key in keys:
+        place = place[key]
+    assert place == value
+    assert before == {"x": {"y": [1, {"z": 2}]}, "a": {"kept": 1}}  # the original is not touched
+    assert after["x"] == before["x"]
+    if len(keys) > 1 and keys[0] == "a":
+        assert after["a"]["kept"] == 1
+
+
+def test_plugin_files_are_found_beside_the_yaml_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(Path(toy_config()["plugins"][0]).read_text())
+    (tmp_path / "run.yaml").write_text(dump_yaml({**toy_config(), "plugins": ["./mine.py"]}))
+    monkeypatch.chdir("/")
+    settings, known = read_settings(tmp_path / "run.yaml")
+    assert settings.plugins == (str(tmp_path / "mine.py"),)
+    assert known.get("source", "toy").owner.location == str(tmp_path / "mine.py")
