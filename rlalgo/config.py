@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
 
-from rlalgo.errors import ConfigError, PluginError, near
+from rlalgo.errors import ConfigError, PluginError, a, near
 from rlalgo.registry import Catalogue, Choice, Kind
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def resolve(kind: Kind, value: Any, catalogue: Catalogue, path: str, faults: lis
         name, options = value["name"], {k: v for k, v in value.items() if k != "name"}
     else:
         known = ", ".join(catalogue.names(kind.name, kind.role))
-        expected = f"the name of {_a(kind.name)}, or {{name: ...}} with options"
+        expected = f"the name of {a(kind.name)}, or {{name: ...}} with options"
         faults.append(f"{path}: expected {expected}, got {_short(value)}. Known: {known}")
         return None
     try:
@@ -130,11 +130,13 @@ def schema(cls: type, catalogue: Catalogue) -> dict[str, Any]:
 
 def check_fields(cls: type, where: str) -> None:
     """PluginError for a field of a config class that no YAML file could give."""
-    for name, hint in _hints(cls).items():
+    try:
+        hints = _hints(cls)
+    except PluginError as error:
+        raise PluginError(f"{where}: {error}") from error
+    for name, hint in hints.items():
         if name == "name":
-            raise PluginError(
-                f"{where}: a field cannot be called 'name', which says what is chosen; rename it"
-            )
+            raise PluginError(f"{where}: a field cannot be called 'name', which says what is chosen; rename it")
         how, part = _part(hint)
         while how in ("optional", "tuple"):
             how, part = _part(part)
@@ -142,9 +144,8 @@ def check_fields(cls: type, where: str) -> None:
             if how == "config":
                 check_fields(part, f"{where}.{name}")
             elif how == "plain" and _holds_config(part):
-                raise PluginError(
-                    f"{where}.{name}: {part}: use X, X | None or tuple[X, ...] for Choice and configs"
-                )
+                shapes = "X, X | None or tuple[X, ...], X being a config or Annotated[Choice, Kind(...)]"
+                raise PluginError(f"{where}.{name}: {part} is not read from YAML; use {shapes}")
             elif how == "plain":
                 TypeAdapter(part, config=_STRICT).json_schema()
         except (PydanticUserError, PydanticUndefinedAnnotation) as error:
@@ -229,9 +230,7 @@ def _faults(error: ValidationError, value: Any, hint: Any, path: str) -> list[st
     return faults
 
 
-def _object_schema(
-    cls: type, catalogue: Catalogue, defs: dict[str, Any], name: str | None = None
-) -> dict[str, Any]:
+def _object_schema(cls: type, catalogue: Catalogue, defs: dict[str, Any], name: str | None = None) -> dict[str, Any]:
     hints, docs = _hints(cls), field_docs(cls)
     properties: dict[str, Any] = {} if name is None else {"name": {"const": name}}
     required = [] if name is None else ["name"]
@@ -274,7 +273,8 @@ def _choice_schema(kind: Kind, catalogue: Catalogue, defs: dict[str, Any]) -> di
         full.append({"$ref": f"#/definitions/{key}"})
         if not any(_required(field) for field in _fields(cls.Config)):
             bare.append(name)
-    return {"oneOf": [{"type": "string", "enum": bare}, *full] if bare else full}
+    either = [{"type": "string", "enum": bare}, *full] if bare else full
+    return {"oneOf": either} if either else {"not": {}}  # there is nothing to choose from
 
 
 def _fields(cls: type) -> list[dataclasses.Field]:
@@ -305,7 +305,7 @@ def _part(hint: Any) -> tuple[str, Any]:
 
 
 def _holds_config(hint: Any) -> bool:
-    return _is_config(hint) or any(_holds_config(inner) for inner in typing.get_args(hint))
+    return hint is Choice or _is_config(hint) or any(map(_holds_config, typing.get_args(hint)))
 
 
 def _literals(hint: Any) -> list[str]:
@@ -322,7 +322,7 @@ def _choice_kind(hint: Any) -> Kind | None:
 
 
 def _is_config(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint is not Choice
 
 
 def _optional(hint: Any) -> Any:
@@ -384,10 +384,6 @@ def _show(value: Any) -> str:
     if isinstance(value, dict) and set(value) == {"name"}:
         return str(value["name"])
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _short(value: Any) -> str:

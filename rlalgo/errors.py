@@ -52,3 +52,8 @@ def near(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the closest of the `known` names, or an empty string."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def a(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

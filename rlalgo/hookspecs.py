@@ -83,7 +83,7 @@ def rlalgo_on_start(run: Any, algo: Any) -> None:
 
 @hookspec
 def rlalgo_on_step(run: Any, step: int, metrics: dict[str, Any]) -> None:
-    """Update number `step` is done. Metrics are still tensors: a read waits for the device, so read rarely."""
+    """Update number `step` is done. Metrics are still tensors: reading them waits for the device."""
 
 
 @hookspec

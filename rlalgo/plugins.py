@@ -56,9 +56,7 @@ class PluginWarning(UserWarning):
     """An installed plugin is broken and was left out."""
 
 
-def catalogue(
-    plugins: Sequence[str] = (), block: Sequence[str] = (), builtins: Sequence[str] = ()
-) -> Catalogue:
+def catalogue(plugins: Sequence[str] = (), block: Sequence[str] = (), builtins: Sequence[str] = ()) -> Catalogue:
     """What the built-ins, the entry points and the given modules (`a.b`) or files (`x.py`) register.
 
     Args:
@@ -179,9 +177,7 @@ def _import_file(path: Path) -> ModuleType:
     """Imports a file once per process, so that a class is the same class in every catalogue."""
     full = path.resolve()
     if not full.is_file():
-        raise PluginError(
-            f"plugin file {full} does not exist (in YAML, paths begin at the YAML file's folder)"
-        )
+        raise PluginError(f"plugin file {full} does not exist (in YAML, paths begin at the YAML file's folder)")
     digest = hashlib.sha1(str(full).encode() + full.read_bytes()).hexdigest()[:12]
     name = f"_plugin_{full.stem}_{digest}"
     if name in sys.modules:

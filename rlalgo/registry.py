@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlalgo.errors import PluginClash, PluginError, near
+from rlalgo.errors import PluginClash, PluginError, a, near
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Entry:
         if role is None or role in self.cls.ROLES:
             return None
         roles = ", ".join(sorted(self.cls.ROLES))
-        return f"{self.kind} '{self.name}' cannot be a {role} {self.kind}; its roles: {roles}."
+        return f"{self.kind} '{self.name}' cannot be {a(role)} {self.kind}; its roles: {roles}."
 
 
 class Catalogue:

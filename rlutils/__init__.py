@@ -1,8 +1,8 @@
 """rlutils: what touches the world. The Python API is as short as the command line:
 
-    run = rlutils.train("configs/dt_hopper.yaml", seed=1)      # a finished Run
-    algo = rlutils.load(run.folder)                            # the trained algorithm
-    controller = Controller(algo.policy([algo.PolicyConfig(target_return=3600.0)]))
+run = rlutils.train("configs/dt_hopper.yaml", seed=1)      # a finished Run
+algo = rlutils.load(run.folder)                            # the trained algorithm
+controller = Controller(algo.policy([algo.PolicyConfig(target_return=3600.0)]))
 """
 
 from rlalgo.core.policy import Controller

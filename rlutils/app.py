@@ -120,9 +120,7 @@ def resume(
     return fit(settings, known, folder, resuming=True)
 
 
-def load(
-    path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = (), device: str = "cpu"
-) -> BatchRLAlgo:
+def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = (), device: str = "cpu") -> BatchRLAlgo:
     """The algorithm of a run folder (or of one checkpoint folder), in eval mode, ready for `policy`.
 
     Args:
@@ -175,7 +173,12 @@ def evaluate(
     if result is None:
         raise ConfigError(["evaluation.episodes: 0 and no evaluators, so there is nothing to evaluate"])
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    values = {**result.to_mapping(), "source": "evaluate", "checkpoint": found.resolve().name, "which": checkpoint}
+    values = {
+        **result.to_mapping(),
+        "source": "evaluate",
+        "checkpoint": found.resolve().name,
+        "which": checkpoint,
+    }
     write_json(folder / "evaluations" / f"evaluate_{stamp}.json", values)
     return result
 
@@ -214,8 +217,8 @@ def fit(
     run = Run(folder, settings, known, episodes, resuming)
     try:
         algo = choice.entry.cls(episodes.spec, choice.config).to(run.device)
-    except (TypeError, ValueError) as error:
-        raise ConfigError([f"algo: {error}"]) from error
+    except (TypeError, ValueError) as misfit:
+        raise ConfigError([f"algo: {misfit}"]) from misfit
     trainer = core_plugins.make("trainer", settings.trainer)
     if settings.evaluation.episodes:
         run.envs(1)  # an environment that cannot be made should fail now, not after hours
@@ -304,10 +307,15 @@ def _no_episodes(algo: BatchRLAlgo) -> Episodes:
     shape = algo.spec.observation_space.shape or ()
     none = torch.zeros(0)
     return Episodes(
-        torch.zeros(0, *shape), none, none, none.bool(), none.bool(), torch.zeros(1, dtype=torch.int64), algo.spec
+        torch.zeros(0, *shape),
+        none,
+        none,
+        none.bool(),
+        none.bool(),
+        torch.zeros(1, dtype=torch.int64),
+        algo.spec,
     )
 
 
 def _yaml_value(value: Any) -> str:
     return json.dumps(to_mapping(value))
-

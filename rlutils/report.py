@@ -1,7 +1,7 @@
-"""Reports: run folders -> what was trained and how well it plays, as one HTML page and as a table in the terminal.
+"""Reports: run folders -> what was trained and how well it plays, as an HTML page and as tables to print.
 
-Runs that differ in nothing but the seed form one experiment, whose numbers are aggregated. A file that a run does
-not have, or that cannot be read, is said to be missing; only a folder that is not a run is an error.
+Runs that differ in nothing but the seed are one experiment, and their numbers are aggregated. A file that is
+missing or broken is said to be so and left out; only a folder that is not a run is an error.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import base64
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.markup import escape as plain
+from rich.markup import escape
 from rich.table import Table
 from scipy import stats
 
@@ -34,7 +34,7 @@ from rlutils.callbacks.csv import read_rows
 from rlutils.evaluate import EvalResult, PolicyResult
 from rlutils.files import read_yaml, write_atomic
 
-T = TypeVar("T")
+Series = tuple[np.ndarray, np.ndarray]  # steps (n,), values (n,)
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,25 @@ class DataFacts:
 
     name: str
     returns: list[float]
-    lengths: list[int]
     steps: int
     ref_scores: tuple[float, float] | None = None
     env_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.returns or not np.isfinite(self.returns).all():
+            raise ValueError("no or infinite returns")
+
+
+@dataclass(frozen=True)
+class PluginFacts:
+    """One row of plugins.yaml: who provided a named thing."""
+
+    kind: str
+    name: str
+    plugin: str
+    distribution: str | None = None
+    version: str | None = None
+    location: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,26 +88,21 @@ class RunRecord:
     config_text: str
     facts: RunFacts
     data: DataFacts | None
-    plugins: list[dict[str, Any]]
-    evaluations: list[EvalResult]
-    """Those of training, by step."""
-    again: list[EvalResult]
-    """Those of `rlalgo evaluate`, the oldest first."""
-    metrics: dict[str, tuple[np.ndarray, np.ndarray]]
-    """Name -> steps (n,), values (n,): training's from metrics.csv, then the evaluators'."""
+    plugins: list[PluginFacts]
+    curve: list[EvalResult]
+    """The evaluations of training that played something, by step."""
+    measured: dict[str, EvalResult]
+    """What deserves a table: `last`, `best`, and what `rlalgo evaluate` played again."""
+    metrics: dict[str, Series]
+    """From metrics.csv, then the evaluators'."""
     last_step: int | None
     """Of the checkpoint `last`."""
-    best_step: int | None
     notes: list[str]
-    """What is missing or unreadable."""
+    """What is missing or unusable."""
 
     @property
     def name(self) -> str:
         return self.folder.resolve().name
-
-    @property
-    def seed(self) -> Any:
-        return self.config.get("seed")
 
     @property
     def algo(self) -> str:
@@ -101,47 +111,24 @@ class RunRecord:
     @property
     def source(self) -> str:
         """`minari:hopper/medium-v0`."""
-        if self.data is not None:
-            return self.data.name
         source = self.config.get("source")
         ident = source.get("id") if isinstance(source, Mapping) else None
-        return f"{_name(source)}:{ident}" if ident else _name(source)
+        return self.data.name if self.data else f"{_name(source)}:{ident}" if ident else _name(source)
 
     @property
     def env_id(self) -> str | None:
-        played = [result.env_id for result in self.evaluations if result.env_id]
+        """The environment that was played in, else the data's."""
+        played = [result.env_id for result in self.curve if result.env_id]
         return played[-1] if played else self.data.env_id if self.data else None
-
-    @property
-    def last(self) -> EvalResult | None:
-        return self.evaluations[-1] if self.evaluations else None
-
-    @property
-    def best(self) -> EvalResult | None:
-        return next((result for result in self.evaluations if result.step == self.best_step), None)
 
     @property
     def state(self) -> str:
         return "running, or killed" if self.facts.state == "running" else self.facts.state
 
-    def measured(self) -> dict[str, EvalResult]:
-        """Every evaluation worth a table: at the last checkpoint, at the best one, and those made again later."""
-        found = {}
-        if self.last is not None and self.last.policies:
-            found["last"] = self.last
-        if self.best is not None and self.best.policies and self.best is not self.last:
-            found["best"] = self.best
-        for result in self.again:
-            which = {self.last_step: "last", self.best_step: "best"}.get(result.step, f"step {result.step:,}")
-            where = f" in {result.env_id}" if result.env_id != self.env_id else ""
-            if result.policies:
-                found[f"{which}, played again with seed {result.seed:,}{where}"] = result
-        return found
-
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a policy of one run, or of one experiment's runs together."""
+    """One line of a table: a policy of one run, or of several seeds together."""
 
     policy: str
     episodes: int
@@ -158,10 +145,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one checkpoint (`last`, `best`, ...)."""
+    """The rows of one checkpoint."""
 
     name: str
     steps: list[int]
+    """Of each seed."""
     rows: list[Row]
     also_best: bool = False
 
@@ -169,26 +157,31 @@ class Section:
     def title(self) -> str:
         low, high = min(self.steps), max(self.steps)
         at = f"step {low:,}" if low == high else f"steps {low:,} to {high:,}"
-        return f"{self.name}, {at}" + (" (also the best)" if self.also_best else "")
+        return f"{self.name}, {at}{' (also the best)' if self.also_best else ''}"
+
+    @property
+    def top(self) -> Row | None:
+        """The policy with the highest mean."""
+        return max(self.rows, key=lambda row: row.mean, default=None)
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Whether the achieved return follows the target: over all single episodes."""
+    """Whether the return follows the target."""
 
     targets: np.ndarray
-    """(n,) of every episode."""
+    """(n,) of every single episode."""
     returns: np.ndarray
     """(n,)"""
     rho: float | None
-    """Spearman's; None where it is undefined because all returns are equal."""
+    """Spearman's over these episodes; None where it is undefined because all returns are equal."""
     by_run: list[float | None]
     spread: float
-    """Mean return at the top target minus that at the lowest one."""
+    """Mean return at the highest target minus that at the lowest."""
 
 
 class Experiment:
-    """Runs of one configuration; they differ at most in their seed."""
+    """Runs of one configuration, which differ at most in their seed."""
 
     def __init__(self, runs: Sequence[RunRecord]) -> None:
         self.runs = list(runs)
@@ -196,74 +189,53 @@ class Experiment:
 
     @cached_property
     def counted(self) -> list[RunRecord]:
-        """The runs whose numbers are aggregated: the finished ones, else the one that came furthest."""
-        played = [run for run in self.runs if run.measured()]
+        """The runs whose numbers are shown together: the finished ones, else the one that came furthest."""
+        played = [run for run in self.runs if run.measured]
         finished = [run for run in played if run.facts.state == "finished"]
-        return (
-            finished
-            or sorted(played, key=lambda run: run.evaluations[-1].step if run.evaluations else 0)[-1:]
-        )
-
-    @property
-    def data(self) -> DataFacts | None:
-        return next((run.data for run in self.runs if run.data is not None and run.data.returns), None)
-
-    @property
-    def ordered(self) -> bool:
-        """Whether the policies are targets, so that they have an order."""
-        found = self.counted[0].measured() if self.counted else {}
-        return any(len(_targets(result.policies)) > 1 for result in found.values())
+        return finished or sorted(played, key=lambda run: run.curve[-1].step if run.curve else 0)[-1:]
 
     @cached_property
     def sections(self) -> list[Section]:
-        """Aggregated over the counted runs; of one run, its own numbers."""
+        """The table of the counted runs."""
         return sections(self.counted)
+
+    @property
+    def data(self) -> DataFacts | None:
+        return next((run.data for run in self.runs if run.data), None)
+
+    def played(self, name: str) -> list[list[PolicyResult]]:
+        """What each counted run that has this measurement played."""
+        return [run.measured[name].policies for run in self.counted if name in run.measured]
+
+    def conditioning(self, name: str = "last") -> Conditioning | None:
+        """Over all single episodes of the counted runs; None where there are not two different targets."""
+        pairs = [_episodes(policies) for policies in self.played(name)]
+        if not pairs:
+            return None
+        targets, returns = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
+        if len(np.unique(targets)) < 2:
+            return None
+        top, bottom = returns[targets == targets.max()], returns[targets == targets.min()]
+        by_run = [spearman(*pair) for pair in pairs]
+        return Conditioning(targets, returns, spearman(targets, returns), by_run, float(top.mean() - bottom.mean()))
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the numbers should know."""
         said = []
-        left_out = [run for run in self.runs if run not in self.counted]
+        left_out = ", ".join(f"{run.name} ({run.state})" for run in self.runs if run not in self.counted)
         if self.counted and left_out:
-            listed = ", ".join(f"{run.name} ({run.state})" for run in left_out)
-            said.append(f"Not counted in the tables and the figures of returns: {listed}.")
+            said.append(f"Not counted in the results and the figures of returns: {left_out}.")
         if self.counted and self.counted[0].facts.state != "finished":
-            said.append(
-                f"No run is finished: these are the numbers of {self.counted[0].name} as far as it came."
-            )
+            said.append(f"No run is finished: the results are those of {self.counted[0].name} as far as it came.")
         if len({tuple(run.data.returns) for run in self.runs if run.data}) > 1:
-            said.append(
-                "The runs were trained on different data under one name: its returns are not the same."
-            )
-        for run in self.counted:
-            if run.last and run.last_step is not None and run.last.step != run.last_step:
-                said.append(
-                    f"{run.name}: the last checkpoint is of step {run.last_step:,}, but the last evaluation of "
-                    f"step {run.last.step:,}."
-                )
+            said.append("The runs were trained on different data under one name: its returns are not the same.")
+        said += [
+            f"{run.name}: the last checkpoint is of step {run.last_step:,}, its evaluation of {last.step:,}."
+            for run in self.counted
+            if run.last_step is not None and (last := run.measured.get("last")) and last.step != run.last_step
+        ]
         return said
-
-    def policies(self, name: str = "last") -> dict[str, list[PolicyResult]]:
-        """Label -> that policy's result in every counted run, rising by target where there are targets."""
-        found = [run.measured()[name].policies for run in self.counted if name in run.measured()]
-        return _by_label(found)
-
-    def conditioning(self, name: str = "last") -> Conditioning | None:
-        """Of the policies with a target; None where there are not two different ones."""
-        runs = [run.measured()[name].policies for run in self.counted if name in run.measured()]
-        pairs = [_episodes(policies) for policies in runs]
-        targets = np.concatenate([t for t, _ in pairs]) if pairs else np.zeros(0)
-        returns = np.concatenate([r for _, r in pairs]) if pairs else np.zeros(0)
-        if len(np.unique(targets)) < 2:
-            return None
-        top, bottom = returns[targets == targets.max()], returns[targets == targets.min()]
-        return Conditioning(
-            targets,
-            returns,
-            spearman(targets, returns),
-            [spearman(t, r) for t, r in pairs],
-            float(top.mean() - bottom.mean()),
-        )
 
 
 def load_run_record(run: Path) -> RunRecord:
@@ -274,86 +246,75 @@ def load_run_record(run: Path) -> RunRecord:
         ConfigError: its config.yaml cannot be read.
     """
     run = Path(run)
-    if not (run / "config.yaml").is_file():
+    file = run / "config.yaml"
+    if not file.is_file():
         raise RlalgoError(_not_a_run(run))
-    config = read_yaml(run / "config.yaml")
+    config = read_yaml(file)
     if not isinstance(config, Mapping):
-        raise RlalgoError(
-            f"{run / 'config.yaml'}: expected a mapping, got {type(config).__name__}; is this a run?"
-        )
+        raise RlalgoError(f"{file}: expected a mapping, got {type(config).__name__}; is {run} a run folder?")
     notes: list[str] = []
-    facts = _read(run / "run.yaml", RunFacts, notes, "when and how it ended") or RunFacts()
-    data = _read(run / "data.json", DataFacts, notes, "the data's returns")
-    plugins = _read(run / "plugins.yaml", list[dict[str, Any]], notes, "what provided its parts")
-    if data is not None and not (data.returns and np.isfinite(data.returns).all()):
-        notes.append("data.json holds no usable returns: the data is left out.")
-        data = None
-    folder = run / "evaluations"
-    evaluations = _evaluations(sorted(folder.glob("step_*.json")), notes)
-    again = _evaluations(sorted(folder.glob("evaluate_*.json")), notes)
-    if not evaluations and not again:
-        notes.append("There is no evaluation: nothing is known of how it plays.")
-    checkpoints = {name: _linked_step(run / "checkpoints" / name) for name in ("last", "best")}
-    if checkpoints["last"] is None:
+    facts = _read(run / "run.yaml", RunFacts, notes) or RunFacts()
+    data = _read(run / "data.json", DataFacts, notes)
+    owners = _read(run / "plugins.yaml", list[PluginFacts], notes)
+    trained = _evaluations(run, "step_*.json", notes)
+    again = _evaluations(run, "evaluate_*.json", notes)
+    curve = [result for result in trained if result.policies]
+    if not curve and not again:
+        notes.append("Nothing was played: there is no evaluation with episodes.")
+    last, best = (_linked_step(run / "checkpoints" / name) for name in ("last", "best"))
+    if last is None:
         notes.append("There is no checkpoint.")
-    best_step = checkpoints["best"] if checkpoints["best"] is not None else facts.best_step
-    evaluations.sort(key=lambda result: result.step)
-    return RunRecord(
-        folder=run,
-        config=config,
-        config_text=(run / "config.yaml").read_text(),
-        facts=facts,
-        data=data,
-        plugins=plugins or [],
-        evaluations=evaluations,
-        again=again,
-        metrics=_metrics(run / "metrics.csv", notes) | _measurements(evaluations),
-        last_step=checkpoints["last"],
-        best_step=best_step,
-        notes=notes,
-    )
+    best = facts.best_step if best is None else best
+    measured = {"last": curve[-1]} if curve else {}
+    if chosen := next((result for result in curve if result.step == best), None):
+        measured["best"] = chosen
+    for result in again:
+        which = {best: "best", last: "last"}.get(result.step, f"step {result.step:,}")
+        elsewhere = f" in {result.env_id}" if curve and result.env_id != curve[-1].env_id else ""
+        measured[f"{which}, played again with seed {result.seed:,}{elsewhere}"] = result
+    metrics = _metrics(run / "metrics.csv", notes)
+    for key in dict.fromkeys(key for result in trained for key in result.metrics):
+        pairs = [(result.step, result.metrics[key]) for result in trained if key in result.metrics]
+        metrics[key] = (np.array([step for step, _ in pairs]), np.array([value for _, value in pairs]))
+    text = file.read_text()
+    return RunRecord(run, config, text, facts, data, owners or [], curve, measured, metrics, last, notes)
 
 
 def experiments(runs: Sequence[Path]) -> list[Experiment]:
-    """Runs by configuration, seeds aside, in the order given; a folder given twice counts once."""
-    folders = {Path(run).resolve(): Path(run) for run in runs}
+    """Runs by configuration, whatever their seed, in the order given; a folder named twice counts once."""
     groups: dict[str, list[RunRecord]] = {}
-    for folder in folders.values():
+    for folder in {Path(run).resolve(): Path(run) for run in runs}.values():
         record = load_run_record(folder)
         key = json.dumps({k: v for k, v in record.config.items() if k != "seed"}, sort_keys=True, default=str)
         groups.setdefault(key, []).append(record)
     found = [Experiment(records) for records in groups.values()]
-    _tell_apart(found)
+    for title in {experiment.title for experiment in found}:
+        _tell_apart([experiment for experiment in found if experiment.title == title])
     return found
 
 
 def sections(runs: Sequence[RunRecord]) -> list[Section]:
-    """The result tables' content, aggregated if there are several runs."""
+    """The results of one run, or of several seeds aggregated: last, best, then what was played again."""
     found = []
-    for name in dict.fromkeys(name for run in runs for name in run.measured()):
-        having = [run for run in runs if name in run.measured()]
-        results = [run.measured()[name] for run in having]
-        if len(runs) > 1 and name == "best":  # where the best is the last, it is the best all the same
-            having, results = (
-                list(runs),
-                [run.measured().get("best") or run.measured()["last"] for run in runs],
-            )
-        rows = [_row(label, policies) for label, policies in _by_label([r.policies for r in results]).items()]
-        also_best = name == "last" and all(run.best is not None and run.best is run.last for run in having)
-        found.append(Section(name, [result.step for result in results], rows, also_best))
-    return sorted(found, key=lambda section: {"last": 0, "best": 1}.get(section.name, 2))
+    for name in dict.fromkeys(name for run in runs for name in run.measured):
+        results = [run.measured[name] for run in runs if name in run.measured]
+        rows = [_row(label, same) for label, same in _by_label([r.policies for r in results]).items()]
+        found.append(Section(name, [result.step for result in results], rows))
+    if len(found) > 1 and found[1].name == "best" and found[0].steps == found[1].steps:
+        found[:2] = [Section("last", found[0].steps, found[0].rows, also_best=True)]
+    return found
 
 
 def spearman(targets: np.ndarray, returns: np.ndarray) -> float | None:
-    """Rank correlation over single episodes (n,), (n,); None where one of the two is constant."""
+    """Rank correlation of targets (n,) and returns (n,); None where one of the two is constant."""
     if len(np.unique(targets)) < 2 or len(np.unique(returns)) < 2:
         return None
     return float(stats.spearmanr(targets, returns).statistic)
 
 
-def interval(values: np.ndarray, statistic: Callable[..., Any]) -> tuple[float, float]:
+def interval(values: np.ndarray, statistic: Callable[..., Any] = np.mean) -> tuple[float, float]:
     """95% bootstrap interval of a statistic of values (n,)."""
-    if len(values) < 2 or np.ptp(values) == 0:
+    if len(np.unique(values)) < 2:
         return float(statistic(values)), float(statistic(values))
     rng = np.random.default_rng(0)
     found = stats.bootstrap((values,), statistic, n_resamples=2000, method="percentile", rng=rng)
@@ -366,50 +327,46 @@ def iqm(values: np.ndarray, axis: int = -1) -> Any:
 
 
 def print_results(runs: Sequence[Path], console: Console) -> None:
-    """The result tables for a terminal."""
+    """The results as tables for a terminal."""
     for experiment in experiments(runs):
-        many = len(experiment.counted) > 1
-        head = f"{experiment.title}, {len(experiment.counted)} seeds" if many else experiment.title
-        table = Table(title=plain(head), title_justify="left", title_style="bold")
-        table.add_column("policy")
-        interval_of = "95% of the IQM" if many else "95% of the mean"
-        for column in (
-            "episodes",
-            "mean",
-            "sd over seeds" if many else "sd",
-            "IQM",
-            interval_of,
-            "score",
-            "length",
-        ):
-            table.add_column(column, justify="right")
-        places = decimals(row.mean for section in experiment.sections for row in section.rows)
+        seeds, places = len(experiment.counted), _places(experiment)
+        console.print(f"[bold]{escape(experiment.title)}[/bold]{f', {seeds} seeds' if seeds > 1 else ''}")
         for section in experiment.sections:
-            table.add_section()
-            table.add_row(f"[bold]{plain(section.title)}[/bold]")
+            table = Table(section.title, box=None, padding=(0, 2, 0, 0))
+            for column in ("episodes", "mean", "sd", "IQM", "95%", "score", "length"):
+                table.add_column(column, justify="right", no_wrap=True)
             for row in section.rows:
-                mean, sd, middle, low, high = (
-                    number(value, places) for value in (row.mean, row.sd, row.iqm, row.low, row.high)
+                mean, sd, middle = (number(value, places) for value in (row.mean, row.sd, row.iqm))
+                span = f"{number(row.low, places)} to {number(row.high, places)}"
+                cells = (
+                    str(row.episodes),
+                    mean,
+                    sd,
+                    middle,
+                    span,
+                    number(row.score, 1),
+                    number(row.length, 0),
                 )
-                table.add_row(plain(row.policy), str(row.episodes), mean, sd, middle, f"{low} to {high}",
-                              number(row.score, 1), number(row.length, 0))  # fmt: skip
-        if experiment.sections:
+                table.add_row(escape(row.policy), *cells)
             console.print(table)
+        if not experiment.sections:
+            console.print("nothing was played")
+        elif seeds > 1:
+            console.print("mean and sd: over seeds; IQM and its 95% interval: over all their episodes")
         else:
-            console.print(f"{experiment.title}: no evaluation", markup=False)
-        found = experiment.conditioning()
-        if found is not None:
-            rho = "undefined (all returns are equal)" if found.rho is None else f"{found.rho:.2f}"
+            console.print("95%: bootstrap interval of the mean over episodes")
+        if any(section.name == "best" for section in experiment.sections):
+            console.print("best: chosen by these very episodes, so optimistic")
+        if found := experiment.conditioning():
             console.print(
-                f"target against return over {len(found.returns)} single episodes: Spearman {rho}, "
-                f"top minus bottom {number(found.spread, places)}"
+                f"target against return at last: Spearman {number(found.rho, 2)} over {len(found.returns):,} "
+                f"single episodes, highest minus lowest target {number(found.spread, places)}",
+                soft_wrap=True,
             )
-        for run in experiment.runs:
-            error = f": {run.facts.error}" if run.facts.error else ""
-            if run.facts.state != "finished":
-                console.print(f"{run.name}: {run.state}{error}", markup=False, soft_wrap=True)
-        for note in experiment.notes:
-            console.print(note, markup=False, soft_wrap=True)
+        unfinished = [run for run in experiment.runs if run.facts.state != "finished"]
+        said = [f"{run.name}: {run.state}{': ' + run.facts.error if run.facts.error else ''}" for run in unfinished]
+        for line in said + experiment.notes:
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def write_report(runs: Sequence[Path], out: Path) -> Path:
@@ -427,55 +384,48 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     found = experiments(runs)
     page = _environment().get_template("report.html.j2").render(
         title=found[0].title if len(found) == 1 else f"{len(found)} experiments",
-        experiments=[_view(experiment, i) for i, experiment in enumerate(found)],
+        experiments=[_view(experiment, i) for i, experiment in enumerate(found, 1)],
         runs=[run for experiment in found for run in experiment.runs],
-        comparison=_comparison(found),
-        made=datetime.now().astimezone(),
+        comparison=_comparison(found) if len(found) > 1 else None,
+        made=datetime.now().astimezone().isoformat(),
         version=__version__,
     )  # fmt: skip
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, page)
     except OSError as error:
-        raise RlalgoError(
-            f"{out} cannot be written: {error.strerror or error}; choose another --out"
-        ) from error
+        raise RlalgoError(f"{out} cannot be written: {error.strerror or error}; choose another --out") from error
     return out
 
 
 # --- reading ---
 
 
-def _read(path: Path, kind: type[T], notes: list[str], what: str) -> T | None:
-    """A YAML or JSON file checked against a dataclass; None and a note where that fails."""
-    if not path.is_file():
-        notes.append(f"{path.name} is missing: {what} cannot be told.")
-        return None
+def _read(path: Path, kind: Any, notes: list[str]) -> Any:
+    """A YAML or JSON file checked against a type; None and a note where that fails."""
     try:
         values = json.loads(path.read_text()) if path.suffix == ".json" else read_yaml(path)
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"]) or "content"
-        notes.append(f"{path.name} cannot be used ({at}: {first['msg']}): {what} cannot be told.")
+        at = ".".join(str(part) for part in first["loc"])
+        notes.append(f"{path.name} is left out: {at + ': ' if at else ''}{first['msg']}.")
     except (OSError, ValueError, ConfigError) as error:
-        notes.append(
-            f"{path.name} cannot be read ({str(error).splitlines()[-1].strip()}): {what} cannot be told."
-        )
+        why = str(error).splitlines()[-1].strip() if path.is_file() else "there is no such file"
+        notes.append(f"{path.name} is left out: {why}.")
     return None
 
 
-def _evaluations(paths: Sequence[Path], notes: list[str]) -> list[EvalResult]:
+def _evaluations(run: Path, pattern: str, notes: list[str]) -> list[EvalResult]:
+    """By step, and by name within a step."""
     found = []
-    for path in paths:
-        result = _read(path, EvalResult, notes, "this evaluation")
-        if result is None:
-            continue
-        if all(p.returns and np.isfinite(p.returns).all() for p in result.policies):
+    for path in sorted((run / "evaluations").glob(pattern)):
+        result = _read(path, EvalResult, notes)
+        if result and all(p.returns and np.isfinite([*p.returns, p.mean]).all() for p in result.policies):
             found.append(result)
-        else:
-            notes.append(f"{path.name} holds no or infinite returns: this evaluation is left out.")
-    return found
+        elif result:
+            notes.append(f"{path.name} is left out: no or infinite returns.")
+    return sorted(found, key=lambda result: result.step)
 
 
 def _linked_step(path: Path) -> int | None:
@@ -484,170 +434,135 @@ def _linked_step(path: Path) -> int | None:
     return int(number) if path.exists() and number.isdigit() else None
 
 
-def _metrics(path: Path, notes: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Finite values of metrics.csv by column; empty cells are skipped, others noted."""
-    if not path.is_file():
-        notes.append("metrics.csv is missing: there are no curves of training metrics.")
-        return {}
+def _metrics(path: Path, notes: list[str]) -> dict[str, Series]:
+    """metrics.csv by column, without empty cells; NaN and infinity are left out and noted."""
     try:
         rows = read_rows(path)
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        notes.append(f"metrics.csv cannot be read ({error}): there are no curves of training metrics.")
+        notes.append(f"metrics.csv is left out: it cannot be read ({error}).")
         return {}
     if not rows:
-        notes.append("metrics.csv has no rows: there are no curves of training metrics.")
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for name in [key for key in (rows[0] if rows else {}) if key not in ("step", "seconds")]:
-        pairs = [(int(row["step"]), _float(row[name])) for row in rows if row[name].strip()]
-        good = [(step, value) for step, value in pairs if np.isfinite(value)]
-        if len(good) < len(pairs):
-            at = next(step for step, value in pairs if not np.isfinite(value))
-            notes.append(f"{name} is not a finite number at step {at:,}; its curve leaves out such points.")
-        if good:
-            found[name] = (np.array([s for s, _ in good]), np.array([v for _, v in good]))
-    return found
-
-
-def _measurements(evaluations: Sequence[EvalResult]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What evaluators measured, as curves."""
+        notes.append("metrics.csv is left out: there is no such file, or it has no rows.")
+        return {}
     found = {}
-    for name in dict.fromkeys(name for result in evaluations for name in result.metrics):
-        pairs = [(result.step, result.metrics[name]) for result in evaluations if name in result.metrics]
-        found[name] = (np.array([s for s, _ in pairs]), np.array([v for _, v in pairs]))
+    for name in [key for key in rows[0] if key not in ("step", "seconds")]:
+        cells = [(int(row["step"]), row[name]) for row in rows if row[name].strip()]
+        try:
+            steps, values = (
+                np.array([step for step, _ in cells]),
+                np.array([float(cell) for _, cell in cells]),
+            )
+        except ValueError as error:
+            notes.append(f"metrics.csv, column {name} is left out: {error}.")
+            continue
+        finite = np.isfinite(values)
+        if not finite.all():
+            notes.append(f"{name} is not finite at step {steps[~finite][0]:,}; its curve leaves such points out.")
+        if finite.any():
+            found[name] = (steps[finite], values[finite])
     return found
 
 
 def _not_a_run(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder}: there is no such folder; give a run folder that `rlalgo train` wrote"
-    within = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
-    hint = (
-        f"it holds {len(within)} of them, such as {folder / within[0]}"
-        if within
-        else "`rlalgo train` writes them"
-    )
+    within = sorted(path.parent for path in folder.glob("*/config.yaml"))
+    hint = f"it holds {len(within)} of them, such as {within[0]}" if within else "`rlalgo train` writes them"
     return f"{folder} is not a run folder (it has no config.yaml); {hint}"
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
 
 
 # --- numbers ---
 
 
 def _name(choice: Any) -> str:
-    return str(choice.get("name", "?")) if isinstance(choice, Mapping) else str(choice or "?")
+    """Of a named thing in a configuration."""
+    return str(choice.get("name", "?") if isinstance(choice, Mapping) else choice or "?")
 
 
 def _target(policy: PolicyResult) -> float | None:
     value = policy.options.get("target_return")
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value, int | float) else None
 
 
-def _targets(policies: Sequence[PolicyResult]) -> list[float]:
-    """The distinct ones, rising."""
-    return sorted({target for policy in policies if (target := _target(policy)) is not None})
-
-
-def _episodes(policies: Sequence[PolicyResult]) -> tuple[np.ndarray, np.ndarray]:
+def _episodes(policies: Sequence[PolicyResult]) -> Series:
     """(n,) targets and (n,) returns of every single episode that had a target."""
-    pairs = [(target, value) for p in policies if (target := _target(p)) is not None for value in p.returns]
-    return np.array([target for target, _ in pairs]), np.array([value for _, value in pairs])
+    pairs = [(t, value) for p in policies if (t := _target(p)) is not None for value in p.returns]
+    return np.array([t for t, _ in pairs]), np.array([value for _, value in pairs])
 
 
 def _by_label(runs: Sequence[Sequence[PolicyResult]]) -> dict[str, list[PolicyResult]]:
-    """Results of the same policy in several runs; only policies that all of them played."""
+    """The results of each policy that all of the runs played, rising by target where there are targets."""
     found: dict[str, list[PolicyResult]] = {}
     for policies in runs:
+        labels: list[str] = []
         for policy in policies:
-            found.setdefault(shown(policy.label), []).append(policy)
+            label = policy.label.replace("target_return=", "target ")
+            labels.append(label)
+            same = labels.count(label)  # options that are alike as far as a label shows
+            found.setdefault(label if same == 1 else f"{label} ({same})", []).append(policy)
     kept = {label: results for label, results in found.items() if len(results) == len(runs)}
     return dict(sorted(kept.items(), key=lambda item: _target(item[1][0]) or 0.0))
 
 
 def _row(label: str, results: Sequence[PolicyResult]) -> Row:
-    """One run's own numbers, or those over several runs."""
-    lengths = np.concatenate([result.lengths for result in results])
-    length = float(lengths.mean()) if len(lengths) else float("nan")
-    first = results[0]
+    """One run's own numbers as it recorded them, or those of several seeds."""
+    one = results[0]
+    lengths = [float(length) for result in results for length in result.lengths]
+    length = float(np.mean(lengths)) if lengths else float("nan")
     if len(results) == 1:
-        return Row(
-            label,
-            len(first.returns),
-            first.mean,
-            first.sd,
-            first.iqm,
-            *first.interval,
-            first.normalised,
-            length,
-        )
-    pooled = np.concatenate([result.returns for result in results])
-    means = np.array([np.mean(result.returns) for result in results])
+        return Row(label, len(one.returns), one.mean, one.sd, one.iqm, *one.interval, one.normalised, length)
+    means = np.array([result.mean for result in results])
     scores = [result.normalised for result in results if result.normalised is not None]
     score = float(np.mean(scores)) if len(scores) == len(results) else None
-    low, high = interval(pooled, iqm)
-    return Row(label, len(pooled), float(means.mean()), float(means.std(ddof=1)), float(iqm(pooled)), low, high,
-               score, length)  # fmt: skip
+    pooled = np.concatenate([result.returns for result in results])
+    mean, sd, middle = float(means.mean()), float(means.std(ddof=1)), float(iqm(pooled))
+    return Row(label, len(pooled), mean, sd, middle, *interval(pooled, iqm), score, length)
 
 
-def _group(label: str, results: Sequence[PolicyResult]) -> plots.Group:
-    """Every episode of a policy over its runs, for a figure."""
-    values = np.concatenate([result.returns for result in results])
-    low, high = results[0].interval if len(results) == 1 else interval(values, np.mean)
-    return plots.Group(label, values, float(values.mean()), low, high)
+def _group(label: str, values: np.ndarray) -> plots.Group:
+    return plots.Group(label, values, float(values.mean()), *interval(values))
 
 
-def _tell_apart(found: Sequence[Experiment]) -> None:
-    """Adds the options that differ to titles that would otherwise be the same."""
-    for title in {experiment.title for experiment in found}:
-        same = [experiment for experiment in found if experiment.title == title]
-        flat = [_flat(experiment.runs[0].config) for experiment in same]
-        keys = [key for key in dict.fromkeys(k for values in flat for k in values) if key != "seed"]
-        differ = [
-            key for key in keys if len({json.dumps(values.get(key), default=str) for values in flat}) > 1
-        ]
-        for experiment, values in zip(same, flat, strict=True):
-            if differ:
-                shown_keys = ", ".join(f"{key}={values.get(key)}" for key in differ[:3])
-                experiment.title += f" ({shown_keys}{', …' if len(differ) > 3 else ''})"
+def _groups(runs: Sequence[Sequence[PolicyResult]]) -> list[plots.Group]:
+    """Every single return of each policy, over all runs."""
+    return [_group(label, np.concatenate([r.returns for r in same])) for label, same in _by_label(runs).items()]
+
+
+def _tell_apart(same: Sequence[Experiment]) -> None:
+    """Adds the options that differ to titles that are the same."""
+    flat = [_flat(experiment.runs[0].config) for experiment in same]
+    keys = dict.fromkeys(key for values in flat for key in values if key != "seed")
+    differ = [key for key in keys if len({str(values.get(key)) for values in flat}) > 1]
+    for experiment, values in zip(same, flat, strict=True):
+        if differ:
+            more = ", …" if len(differ) > 3 else ""
+            experiment.title += f" ({', '.join(f'{key}={values.get(key)}' for key in differ[:3])}{more})"
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
     """Nested mappings and lists -> dotted paths."""
-    if isinstance(value, Mapping | list):
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        return {
-            k: v
-            for key, inner in items
-            for k, v in _flat(inner, f"{path}.{key}" if path else str(key)).items()
-        }
-    return {path: value}
+    if not isinstance(value, Mapping | list):
+        return {path: value}
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    return {k: v for key, item in items for k, v in _flat(item, f"{path}.{key}" if path else str(key)).items()}
 
 
-# --- what the page shows ---
+def _places(experiment: Experiment) -> int:
+    return decimals(row.mean for section in experiment.sections for row in section.rows)
+
+
+# --- how things are written ---
 
 
 def number(value: float | None, places: int) -> str:
-    """With separators, a true minus sign and a dash for nothing."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    text = f"{value:,.{places}f}"
-    return text.replace("-", "−") if float(text.replace(",", "")) else text.replace("-", "")
+    """With separators and a true minus sign; a dash for nothing."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:,.{places}f}".replace("-", "−")
 
 
-def decimals(values: Any) -> int:
+def decimals(values: Iterable[float]) -> int:
     """How many decimals a column of such returns deserves."""
     top = max((abs(value) for value in values), default=0.0)
     return 0 if top >= 1000 else 1 if top >= 100 else 2 if top >= 1 else 3
-
-
-def shown(label: str) -> str:
-    """A policy's label for people."""
-    return label.replace("target_return=", "target ")
 
 
 def clock(seconds: float) -> str:
@@ -659,53 +574,43 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def moment(value: str | datetime) -> str:
+def moment(value: str) -> str:
     """An ISO time for people; anything else as it is."""
     try:
-        when = datetime.fromisoformat(value) if isinstance(value, str) else value
+        when = datetime.fromisoformat(value)
     except ValueError:
-        return str(value)
+        return value
     return f"{when.day} {when:%B %Y, %H:%M}"
 
 
-_LINE = re.compile(
-    r"^(?P<lead>\s*(?:- )*)(?:(?P<key>[^\s#'\"\[{][^:]*|'[^']*'|\"[^\"]*\")(?P<colon>:)(?=\s|$))?(?P<rest>.*)$"
-)
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_LINE = re.compile(r"(\s*(?:- )*)(?:([^\s#'\"\[{-][^:]*|'[^']*'|\"[^\"]*\")(:(?=\s|$)))?(\s*)(.*)")
+_KINDS = {
+    "n": re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE),
+    "w": re.compile(r"true|false|null|\[\]|\{\}"),
+    "c": re.compile(r"#.*"),
+    "s": re.compile(r".+"),
+}
 
 
 def highlight(text: str) -> Markup:
-    """YAML with its keys and values marked up."""
+    """YAML with its keys and values marked up; everything is escaped."""
     lines = []
     for line in text.splitlines():
-        match = _LINE.match(line)
+        match = _LINE.fullmatch(line)
         assert match is not None
-        lead, key, colon, rest = (match[name] or "" for name in ("lead", "key", "colon", "rest"))
-        value = rest.strip()
-        kind = (
-            "n"
-            if _NUMBER.fullmatch(value)
-            else "w"
-            if value in ("true", "false", "null", "[]", "{}")
-            else "s"
-        )
-        kind = "c" if value.startswith("#") else kind
+        lead, key, colon, space, value = (part or "" for part in match.groups())
+        kind = next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(value)), "s")
         marked = Markup('<span class="k">{}</span>').format(key) if key else ""
-        space = rest[: len(rest) - len(rest.lstrip())]
-        lines.append(
-            Markup("{}{}{}{}").format(lead, marked, colon, space)
-            + (Markup('<span class="{}">{}</span>').format(kind, value) if value else "")
-        )
+        lines.append(Markup('{}{}{}{}<span class="{}">{}</span>').format(lead, marked, colon, space, kind, value))
     return Markup("\n").join(lines)
 
 
 def picture(figure: Figure, alt: str) -> Markup:
-    """A figure as an image within the page: nothing in it can meet the page's ids, styles or scripts."""
+    """A figure as an image within the page: nothing in it can meet the page's own ids and styles."""
     coded = base64.b64encode(plots.to_svg(figure).encode()).decode()
     width, height = (round(96 * size) for size in figure.get_size_inches())
-    return Markup('<img src="data:image/svg+xml;base64,{}" alt="{}" width="{}" height="{}">').format(
-        coded, alt, width, height
-    )
+    tag = '<img src="data:image/svg+xml;base64,{}" alt="{}" width="{}" height="{}">'
+    return Markup(tag).format(coded, alt, width, height)
 
 
 def _environment() -> jinja2.Environment:
@@ -716,32 +621,31 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, clock=clock, moment=moment, highlight=highlight, shown=shown)
+    environment.filters.update(number=number, clock=clock, moment=moment, highlight=highlight)
     return environment
+
+
+# --- what the page shows ---
 
 
 def _view(experiment: Experiment, index: int) -> dict[str, Any]:
     """All that the template shows of one experiment."""
-    runs, data = experiment.runs, experiment.data
-    rows = [row for section in experiment.sections for row in section.rows]
-    each = [(run, sections([run])) for run in runs if run.measured()] if len(runs) > 1 else []
-    scored = any(row.score is not None for row in rows)
+    runs = experiment.runs
     return {
-        "id": f"experiment-{index + 1}",
-        "title": experiment.title,
+        "id": f"experiment-{index}",
         "experiment": experiment,
         "run": runs[0],
-        "data": data,
         "tiles": _tiles(experiment),
-        "sections": experiment.sections,
-        "each": each,
-        "places": decimals(row.mean for row in rows),
-        "scored": scored,
+        "each": [(run, sections([run])) for run in runs if run.measured] if len(runs) > 1 else [],
+        "places": _places(experiment),
+        "scored": any(row.score is not None for section in experiment.sections for row in section.rows),
         "best_by": _best_by(runs[0].config),
-        "curves": _curves(experiment),
-        "conditioning": [_conditioning(experiment, section) for section in experiment.sections],
+        "conditioning": [
+            shown for section in experiment.sections if (shown := _conditioning(experiment, section)) is not None
+        ],
         "returns": _returns(experiment),
-        "metrics": _metric_pictures(experiment),
+        "curve": _curve(experiment),
+        "metrics": _metric_pictures(runs),
         "colours": plots.colours(len(runs), ordered=False),
     }
 
@@ -750,150 +654,125 @@ def _tiles(experiment: Experiment) -> list[tuple[str, str, str]]:
     """(what, value, detail): the figures to remember."""
     tiles = []
     section = experiment.sections[0] if experiment.sections else None
-    top = max(section.rows, key=lambda row: row.mean) if section and section.rows else None
+    top = section.top if section else None
     seeds = len(experiment.counted)
     if section and top:
-        places = decimals([top.mean])
-        name = f"{top.policy}, " if top.policy != "policy" else ""
-        spread = (
-            f"± {number(top.sd, places)} over {seeds} seeds"
-            if seeds > 1
-            else f"95% {number(top.low, places)} to {number(top.high, places)}"
-        )
-        tiles.append(("Best policy's mean return", number(top.mean, places),
-                      f"{name}{section.name} checkpoint, {spread}"))  # fmt: skip
+        mean, sd, low, high = (number(x, decimals([top.mean])) for x in (top.mean, top.sd, top.low, top.high))
+        spread = f"± {sd} over {seeds} seeds" if seeds > 1 else f"95% {low} to {high}"
+        tiles.append(("Best policy's mean return", mean, f"{top.policy}, {section.name} checkpoint, {spread}"))
         if top.score is not None:
-            tiles.append(
-                ("Normalised score", number(top.score, 1), "of that policy; 0 is random, 100 expert")
-            )
-    if experiment.data is not None:
+            tiles.append(("Normalised score", number(top.score, 1), "of that policy; 0 is random, 100 expert"))
+    if experiment.data:
         best = max(experiment.data.returns)
-        reached = (
-            f"; the best policy's mean is {100 * top.mean / best:.0f}% of it" if top and best > 0 else ""
-        )
-        tiles.append(("Best episode in the data", number(best, decimals([best])),
-                      f"of {len(experiment.data.returns):,}{reached}"))  # fmt: skip
-    found = experiment.conditioning()
-    if found is not None:
-        rho = "undefined" if found.rho is None else number(found.rho, 2)
-        tiles.append(
-            ("Target against return", rho, f"Spearman's ρ over {len(found.returns):,} single episodes")
-        )
+        reached = f"; the best policy's mean is {100 * top.mean / best:.0f}% of it" if top and best > 0 else ""
+        detail = f"of {len(experiment.data.returns):,}{reached}"
+        tiles.append(("Best episode in the data", number(best, decimals([best])), detail))
+    if found := experiment.conditioning():
+        detail = f"Spearman's ρ over {len(found.returns):,} single episodes"
+        tiles.append(("Target against return", number(found.rho, 2), detail))
     seconds = [run.facts.seconds for run in experiment.runs if run.facts.seconds]
     if seconds:
-        steps = max(run.facts.step for run in experiment.runs)
-        detail = f"{clock(float(np.mean(seconds)))} a run" if len(seconds) > 1 else clock(seconds[0])
-        tiles.append(("Update steps", f"{steps:,}", detail))
+        detail = clock(float(np.mean(seconds))) + (" a run" if len(seconds) > 1 else "")
+        tiles.append(("Update steps", f"{max(run.facts.step for run in experiment.runs):,}", detail))
     return tiles
 
 
 def _best_by(config: Mapping[str, Any]) -> str:
-    """What the best checkpoint was chosen by."""
+    """The evaluator's number that the best checkpoint was chosen by; empty for the usual score."""
     for callback in config.get("callbacks") or []:
         if isinstance(callback, Mapping) and callback.get("name") == "best" and callback.get("metric"):
             return f"{'lowest' if callback.get('mode') == 'min' else 'highest'} {callback['metric']}"
     return ""
 
 
-def _curves(experiment: Experiment) -> Markup | None:
+def _ordered(runs: Sequence[Sequence[PolicyResult]]) -> bool:
+    """Whether the policies are targets, so that they have an order."""
+    return len({_target(policy) for policies in runs for policy in policies} - {None}) > 1
+
+
+def _curve(experiment: Experiment) -> Markup | None:
     """Evaluation returns over training; None where there are not two evaluations."""
-    runs = [[result for result in run.evaluations if result.policies] for run in experiment.counted]
-    common = sorted(set.intersection(*({r.step for r in results} for results in runs))) if runs else []
-    if len(common) < 2:
+    by_step = [{result.step: result.policies for result in run.curve} for run in experiment.counted]
+    steps = sorted(set.intersection(*(set(results) for results in by_step))) if by_step else []
+    if len(steps) < 2:
         return None
+    groups = [{g.label: g for g in _groups([results[step] for results in by_step])} for step in steps]
     curves = []
-    for label in experiment.policies("last"):
-        lines = []
-        for results in runs:
-            own = {r.step: p for r in results for p in r.policies if shown(p.label) == label}
-            lines.append((np.array(list(own)), np.array([p.mean for p in own.values()]), own))
-        if not all(step in own for step in common for _, _, own in lines):
-            continue  # this policy came later, by a resume with other settings
-        groups = [_group(label, [own[step] for _, _, own in lines]) for step in common]
-        curves.append(
-            plots.Curve(
-                label,
-                np.array(common),
-                np.array([group.mean for group in groups]),
-                np.array([group.low for group in groups]),
-                np.array([group.high for group in groups]),
-                [(steps, means) for steps, means, _ in lines] if len(runs) > 1 else (),
-            )
-        )
+    for label in groups[-1]:
+        line = [(step, found[label]) for step, found in zip(steps, groups, strict=True) if label in found]
+        if len(line) < 2:
+            continue  # played since a resume only
+        at = np.array([step for step, _ in line])
+        each = [[_by_label([results[step]])[label][0].mean for step, _ in line] for results in by_step]
+        if len(each) > 1:
+            mean = np.mean(each, axis=0)
+            runs = [(at, np.array(values)) for values in each]
+        else:
+            mean, runs = np.array(each[0]), []
+        low, high = np.array([g.low for _, g in line]), np.array([g.high for _, g in line])
+        curves.append(plots.Curve(label, at, mean, low, high, runs))
     if not curves:
         return None
     best = max(experiment.data.returns) if experiment.data else None
-    figure = plots.learning_curves(curves, experiment.ordered, best, "best episode in the data")
+    figure = plots.learning_curves(curves, _ordered(experiment.played("last")), best)
     ends = ", ".join(f"{curve.label}: {curve.mean[-1]:,.1f}" for curve in curves)
     return picture(figure, f"Evaluation return over update steps. At the end: {ends}")
 
 
 def _conditioning(experiment: Experiment, section: Section) -> dict[str, Any] | None:
-    """The target-against-achieved figure of one checkpoint, and the numbers of its caption."""
+    """The figure of one checkpoint and its caption's numbers; not of the best, chosen by these episodes."""
     found = experiment.conditioning(section.name)
-    if found is None or section.name == "best":  # the best checkpoint was chosen by these episodes
+    if found is None or section.name == "best":
         return None
-    groups, runs = [], []
-    for target in np.unique(found.targets):
-        values = found.returns[found.targets == target]
-        low, high = interval(values, np.mean)
-        groups.append(plots.Group(f"{target:g}", values, float(values.mean()), low, high))
-    for run in experiment.counted:
-        if section.name in run.measured():
-            targets, returns = _episodes(run.measured()[section.name].policies)
-            asked = np.unique(targets)
-            runs.append((asked, np.array([returns[targets == target].mean() for target in asked])))
+    asked = np.unique(found.targets)
+    groups = [_group(f"{target:g}", found.returns[found.targets == target]) for target in asked]
+    runs = []
+    for targets, returns in (_episodes(policies) for policies in experiment.played(section.name)):
+        own = np.unique(targets)
+        runs.append((own, np.array([returns[targets == target].mean() for target in own])))
     best = max(experiment.data.returns) if experiment.data else None
     figure = plots.target_plot(found.targets, found.returns, groups, runs, best)
     means = ", ".join(f"{group.label}: {group.mean:,.1f}" for group in groups)
-    return {"picture": picture(figure, f"Achieved mean return by target return. {means}"), "numbers": found,
-            "section": section, "places": decimals([found.spread])}  # fmt: skip
+    alt = f"Achieved mean return by target return. {means}"
+    return {
+        "section": section,
+        "picture": picture(figure, alt),
+        "found": found,
+        "places": decimals([found.spread]),
+    }
 
 
 def _returns(experiment: Experiment) -> Markup | None:
-    """The data's returns above the achieved ones."""
-    policies = experiment.policies("last")
-    if not policies and experiment.data is None:
+    """The data's returns above those achieved at the first of the measurements."""
+    played = experiment.played(experiment.sections[0].name) if experiment.sections else []
+    if not played and not experiment.data:
         return None
-    groups = [_group(label, results) for label, results in policies.items()]
     data = np.array(experiment.data.returns) if experiment.data else None
-    figure = plots.returns_plot(groups, data, experiment.ordered)
-    return picture(
-        figure, "Histogram of the data's returns above the single returns of every policy, on one axis"
-    )
+    figure = plots.returns_plot(_groups(played), data, _ordered(played))
+    return picture(figure, "Histogram of the data's returns above the single returns of every policy, on one axis")
 
 
-def _metric_pictures(experiment: Experiment) -> list[Markup]:
-    """A small figure for each metric, a line for each run, failed ones included."""
-    names = dict.fromkeys(name for run in experiment.runs for name in run.metrics)
-    nothing = (np.zeros(0), np.zeros(0))
-    return [
-        picture(
-            plots.metric_plot(name, {run.name: run.metrics.get(name, nothing) for run in experiment.runs}),
-            f"{name} over update steps",
-        )
-        for name in names
-    ]
+def _metric_pictures(runs: Sequence[RunRecord]) -> list[Markup]:
+    """A small figure for each metric with a line for each run, failed ones included."""
+    found = []
+    for name in dict.fromkeys(name for run in runs for name in run.metrics):
+        lines = [run.metrics.get(name, (np.zeros(0), np.zeros(0))) for run in runs]
+        found.append(picture(plots.metric_plot(name, lines), f"{name} over update steps"))
+    return found
 
 
-def _comparison(found: Sequence[Experiment]) -> dict[str, Any] | None:
-    """Experiments side by side: the best policy of each; None where there is only one."""
-    if len(found) < 2:
-        return None
+def _comparison(found: Sequence[Experiment]) -> dict[str, Any]:
+    """The experiments' best policies side by side; in a figure too if all played in one environment."""
     rows, groups = [], []
-    for i, experiment in enumerate(found):
-        last = experiment.sections[0] if experiment.sections else None
-        top = max(last.rows, key=lambda row: row.mean) if last and last.rows else None
-        rows.append({"id": f"experiment-{i + 1}", "experiment": experiment, "section": last, "top": top})
-        if last and top:
-            groups.append(
-                _group(f"{i + 1}. {experiment.runs[0].algo}", experiment.policies(last.name)[top.policy])
-            )
-    played_in = {experiment.runs[0].env_id for experiment in found}
-    figure = None
-    if len(played_in) == 1 and len(groups) > 1:
-        figure = picture(
-            plots.returns_plot(groups), "Single returns of each experiment's best policy, on one axis"
-        )
-    return {"rows": rows, "picture": figure,
-            "places": decimals(row["top"].mean for row in rows if row["top"])}  # fmt: skip
+    for i, experiment in enumerate(found, 1):
+        section = experiment.sections[0] if experiment.sections else None
+        top = section.top if section else None
+        rows.append({"id": f"experiment-{i}", "experiment": experiment, "section": section, "top": top})
+        if section and top:
+            best = next(g for g in _groups(experiment.played(section.name)) if g.label == top.policy)
+            groups.append(best._replace(label=f"{i}. {experiment.runs[0].algo}"))
+    drawn = None
+    if len({experiment.runs[0].env_id for experiment in found}) == 1 and len(groups) > 1:
+        alt = "Single returns of each experiment's best policy, on one axis"
+        drawn = picture(plots.returns_plot(groups), alt)
+    return {"rows": rows, "picture": drawn, "places": decimals(group.mean for group in groups)}

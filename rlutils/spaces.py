@@ -90,7 +90,8 @@ def to_mapping(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.MultiDiscrete):
         return {"type": kind, "nvec": space.nvec.tolist(), "start": space.start.tolist()}
     if isinstance(space, spaces.MultiBinary):
-        return {"type": kind, "n": space.shape[0] if len(space.shape) == 1 else list(space.shape)}
+        n = space.n  # a number or, even for one dimension, a shape: two spaces that differ
+        return {"type": kind, "n": int(n) if isinstance(n, int | np.integer) else list(space.shape)}
     if isinstance(space, spaces.Box):
         low, high = _bound(space.low), _bound(space.high)
         return {"type": kind, "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}

@@ -15,27 +15,25 @@ from rlalgo.core.trainer import Run, StopTraining, Trainer
 from rlalgo.errors import TrainingError
 
 
-@dataclass(frozen=True)
-class Config:
-    steps: Count = 100_000
-    """Updates in all."""
-    batch_size: Count = 64
-    """Items in a batch: windows for dt, transitions for the others."""
-    checkpoint_every: Whole = 5_000
-    """Updates between checkpoints; one is also written at every evaluation and at the end. 0: only those."""
-    patience: Count | None = None
-    """Stop after this many evaluations without a better score than before; None never stops early."""
-    max_loss: Positive = 1e8
-    """A metric whose name ends in `loss` and which is larger than this stops the run as exploding."""
-    check_every: Count = 100
-    """Updates between looks at the metrics for NaN and explosion (each look waits for the device)."""
-    block: Count = 64
-    """Batches whose rows are drawn at once."""
-
-
 class OfflineTrainer(Trainer):
     name: ClassVar[str] = "offline"
-    Config = Config
+
+    @dataclass(frozen=True)
+    class Config:
+        steps: Count = 100_000
+        """Updates in all."""
+        batch_size: Count = 64
+        """Items in a batch: windows for dt, transitions for the others."""
+        checkpoint_every: Whole = 5_000
+        """Updates between checkpoints; one is also written at every evaluation and at the end. 0: only those."""
+        patience: Count | None = None
+        """Stop after this many evaluations without a better score than before; None never stops early."""
+        max_loss: Positive = 1e8
+        """A metric whose name ends in `loss` and which is larger than this stops the run as exploding."""
+        check_every: Count = 100
+        """Updates between looks at the metrics for NaN and explosion (each look waits for the device)."""
+        block: Count = 64
+        """Batches whose rows are drawn at once."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -61,8 +59,8 @@ class OfflineTrainer(Trainer):
             step += 1
             self.recent.append(metrics)
             last = step == config.steps
-            evaluate = last or bool(run.evaluate_every) and step % run.evaluate_every == 0
-            save = evaluate or bool(config.checkpoint_every) and step % config.checkpoint_every == 0
+            evaluate = last or (bool(run.evaluate_every) and step % run.evaluate_every == 0)
+            save = evaluate or (bool(config.checkpoint_every) and step % config.checkpoint_every == 0)
             if save or step % config.check_every == 0 or run.stop_signal:
                 self._refuse_bad(step)  # before anything is evaluated or saved
             try:

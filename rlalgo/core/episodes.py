@@ -52,15 +52,11 @@ class DataSpec:
         action = self.action_space
         one_box = isinstance(action, spaces.Box) and action.dtype == np.float32 and len(action.shape) == 1
         if not one_box and not isinstance(action, spaces.Discrete):
-            raise DataError(
-                f"action space {action}: expected a Discrete space or a one-dimensional Box of floats"
-            )
+            raise DataError(f"action space {action}: expected a Discrete space or a one-dimensional Box of floats")
         if isinstance(action, spaces.Discrete) and action.start != 0:
             raise DataError(f"action space {action} starts at {action.start}: shift actions to start at 0")
         if self.frame_stack < 1 or self.max_steps < 1:
-            raise DataError(
-                f"frame_stack {self.frame_stack} and max_steps {self.max_steps} must both be 1 or more"
-            )
+            raise DataError(f"frame_stack {self.frame_stack} and max_steps {self.max_steps} must both be 1 or more")
 
     def encoder_space(self) -> spaces.Box:
         """What encoders see: `observation_space` with frames stacked.

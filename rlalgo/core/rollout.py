@@ -118,9 +118,7 @@ def _spec_of(env: gymnasium.Env) -> DataSpec:
     )
 
 
-def _to_episodes(
-    record: dict[tuple[int, int], _Trace], asked: list[Any], spec: DataSpec, seed: int
-) -> Episodes:
+def _to_episodes(record: dict[tuple[int, int], _Trace], asked: list[Any], spec: DataSpec, seed: int) -> Episodes:
     keys = sorted(record)
     traces = [record[key] for key in keys]
     lengths = [len(trace.rewards) for trace in traces]

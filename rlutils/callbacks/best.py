@@ -9,19 +9,17 @@ from typing import Any, ClassVar, Literal
 from rlalgo.hookspecs import hookimpl
 
 
-@dataclass(frozen=True)
-class Config:
-    metric: str | None = None
-    """`evaluator/number` to compare by; None takes the best policy's mean return."""
-    mode: Literal["max", "min"] = "max"
-    """Whether larger or smaller is better."""
-
-
 class Best:
     """The checkpoint of the evaluation with the best score. Chosen on those very episodes, so it flatters."""
 
     name: ClassVar[str] = "best"
-    Config = Config
+
+    @dataclass(frozen=True)
+    class Config:
+        metric: str | None = None
+        """`evaluator/number` to compare by; None takes the best policy's mean return."""
+        mode: Literal["max", "min"] = "max"
+        """Whether larger or smaller is better."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -14,19 +14,17 @@ from rlalgo.hookspecs import hookimpl
 from rlutils.callbacks import Averager
 
 
-@dataclass(frozen=True)
-class Config:
-    every: Count = 50
-    """Updates between refreshes of the bar."""
-    seconds: Positive = 10.0
-    """Seconds between plain lines where there is no terminal."""
-
-
 class Console:
     """Rate, losses and time left; one line for every policy of every evaluation."""
 
     name: ClassVar[str] = "console"
-    Config = Config
+
+    @dataclass(frozen=True)
+    class Config:
+        every: Count = 50
+        """Updates between refreshes of the bar."""
+        seconds: Positive = 10.0
+        """Seconds between plain lines where there is no terminal."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -48,9 +46,7 @@ class Console:
                 TextColumn("{task.fields[losses]}"),
                 console=self.terminal,
             )
-            self.task = self.bar.add_task(
-                "training", total=run.total_steps, completed=run.step, rate="", losses=""
-            )
+            self.task = self.bar.add_task("training", total=run.total_steps, completed=run.step, rate="", losses="")
             self.bar.start()
 
     @hookimpl

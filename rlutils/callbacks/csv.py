@@ -14,17 +14,15 @@ from rlutils.callbacks import Averager
 from rlutils.files import write_atomic
 
 
-@dataclass(frozen=True)
-class Config:
-    every: Count = 100
-    """Updates between rows."""
-
-
 class Csv:
     """Rows are appended as they come; a resume cuts the file back to the checkpoint's step."""
 
     name: ClassVar[str] = "csv"
-    Config = Config
+
+    @dataclass(frozen=True)
+    class Config:
+        every: Count = 100
+        """Updates between rows."""
 
     def __init__(self, config: Config) -> None:
         self.every = config.every

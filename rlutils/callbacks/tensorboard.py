@@ -10,17 +10,15 @@ from rlalgo.hookspecs import hookimpl
 from rlutils.callbacks import Averager
 
 
-@dataclass(frozen=True)
-class Config:
-    every: Count = 100
-    """Updates between points."""
-
-
 class TensorBoard:
     """Look at it with `tensorboard --logdir RUN`. After a resume, points beyond the checkpoint are purged."""
 
     name: ClassVar[str] = "tensorboard"
-    Config = Config
+
+    @dataclass(frozen=True)
+    class Config:
+        every: Count = 100
+        """Updates between points."""
 
     def __init__(self, config: Config) -> None:
         self.every = config.every

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gymnasium import spaces
 
 from rlalgo.errors import DataError
@@ -93,8 +93,7 @@ def read_metadata(ident: str) -> Metadata:
     form = values.get("data_format", "hdf5")
     if form != "hdf5":
         raise DataError(f"{label}: is stored as '{form}', expected hdf5; record it with data_format='hdf5'")
-    scores = [values.get("ref_min_score"), values.get("ref_max_score")]
-    both = all(isinstance(score, int | float) for score in scores) and np.isfinite(scores).all()
+    low, high = (_number(values.get(key)) for key in ("ref_min_score", "ref_max_score"))
     env = "eval_env_spec" if values.get("eval_env_spec") else "env_spec"
     return Metadata(
         label=label,
@@ -104,6 +103,10 @@ def read_metadata(ident: str) -> Metadata:
         observation_space=get("observation_space", space),
         action_space=get("action_space", space),
         env=get(env, json.loads) if values.get(env) else {},
-        ref_scores=(float(scores[0]), float(scores[1])) if both and scores[0] != scores[1] else None,
+        ref_scores=(low, high) if low is not None and high is not None and low != high else None,
         values=values,
     )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,8 +1,8 @@
 """The HDF5 file of a Minari dataset, read column by column into arrays that are there already.
 
 Minari's own reader is not used: it decodes the infos of every step, holds each episode twice and answers
-damage with bare assertions. The format is small: a group `episode_N` for each episode, in it an array for each
-column, or groups of arrays where the space is a Dict or Tuple.
+damage with bare assertions. The format is small: a group `episode_N` for each episode, in it an array for
+each column, or groups of arrays where the space is a Dict or Tuple.
 """
 
 from __future__ import annotations
@@ -63,21 +63,26 @@ class EpisodeFile:
         where = self.label if episode is None else f"{self.label}: episode {episode}"
         try:
             yield
-        except BlockingIOError as error:
-            raise DataError(f"{where}: {self.path} is being written by another process") from error
+        except (BlockingIOError, PermissionError) as error:
+            why = "is being written" if isinstance(error, BlockingIOError) else "may not be read"
+            raise DataError(f"{where}: {self.path} {why}: {error}") from error
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
             text = error.args[0] if error.args else error
             raise DataError(f"{where}: {self.path} cannot be read: {text}; {_DAMAGED}") from error
 
+    def count(self) -> int:
+        """E, counted in the file and compared with what the metadata says."""
+        with self._reading():
+            found = len(self._file)
+        if found != self.metadata.episodes:
+            told = f"the metadata says {self.metadata.episodes} episodes, the file holds {found}"
+            raise DataError(f"{self.label}: {told}; {_DAMAGED}")
+        return found
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """(E,) int64 steps of each episode, counted in the file and compared with what the metadata says."""
-        meta = self.metadata
-        with self._reading():
-            found = len(self._file)
-        if found != meta.episodes:
-            told = f"the metadata says {meta.episodes} episodes, the file holds {found}"
-            raise DataError(f"{self.label}: {told}; {_DAMAGED}")
+        found = self.count()
         lengths = np.zeros(found, np.int64)
         for episode in range(found):
             with self._reading(episode):
@@ -88,28 +93,33 @@ class EpisodeFile:
             if shape[0] == 0:
                 raise DataError(f"{where} is empty (no steps); record the dataset without it")
             lengths[episode] = shape[0]
-        if lengths.sum() != meta.steps:
-            told = f"the metadata says {meta.steps} steps, the file holds {lengths.sum()}"
+        if lengths.sum() != self.metadata.steps:
+            told = f"the metadata says {self.metadata.steps} steps, the file holds {lengths.sum()}"
             raise DataError(f"{self.label}: {told}; {_DAMAGED}")
         return lengths
 
     def facts(self) -> dict[str, np.ndarray]:
         """(E, ...) per name: the numbers stored with every episode (seed, return, noise, ...)."""
-        found: dict[str, list[Any]] = {}
+        columns: dict[str, np.ndarray] = {}
+        seen: dict[str, int] = {}
         for episode in range(len(self.lengths)):
             with self._reading(episode):
                 group = h5g.open(self._file.id, b"episode_%d" % episode)
                 for i in range(h5a.get_num_attrs(group)):
                     attribute = h5a.open(group, index=i)
-                    if attribute.dtype.kind in "biuf":
-                        value = np.empty(attribute.shape, attribute.dtype)
-                        attribute.read(value)
-                        found.setdefault(attribute.name.decode(), []).append(value[()])
-        columns: dict[str, np.ndarray] = {
-            name: np.stack(values).astype(_PLAIN[np.stack(values).dtype.kind])
-            for name, values in found.items()
-            if len(values) == len(self.lengths) and len({np.shape(value) for value in values}) == 1
-        }
+                    plain = _PLAIN.get(attribute.dtype.kind)
+                    if plain is None:
+                        continue
+                    name, shape = attribute.name.decode(), attribute.shape
+                    column = columns.get(name)
+                    if column is None:
+                        column = np.zeros((len(self.lengths), *shape), plain)
+                    if column.shape[1:] == shape:
+                        column = column.astype(np.promote_types(column.dtype, plain), copy=False)
+                        attribute.read(column[episode, ...])
+                        seen[name] = seen.get(name, 0) + 1
+                    columns[name] = column
+        columns = {name: column for name, column in columns.items() if seen[name] == len(column)}
         columns.pop("id", None)
         wrong = np.flatnonzero(columns.pop("total_steps", self.lengths) != self.lengths)
         if len(wrong):

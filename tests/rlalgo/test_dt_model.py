@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,15 @@ from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
 from rlalgo.batchrl.dt import DTModel, TrajectoryGPT2, from_hugging_face
 from rlalgo.batchrl.dt.dt_model import RETURN_SPACE
+from rlalgo.batchrl.dt.trajectory_gpt2 import dropout_mask
 from rlalgo.encoders import Linear
 from rlalgo.errors import CheckpointError
 from rlalgo.nets import BoxHead
 
 S, A, K, W = 5, 3, 6, 32
+
+FEW_AND_MANY = [1, 4]
+"""Batches of 8 and of 32 windows: few and many tokens take different ways through attention to the same numbers."""
 
 VARIANTS = [
     {"n_head": 1, "activation_function": "relu", "action_tanh": True},
@@ -50,12 +53,12 @@ def hugging_face(seed: int = 0, **config: Any) -> DecisionTransformerModel:
     return model
 
 
-def windows(seed: int = 1) -> dict[str, Tensor]:
-    """A window of every length from 1 to K, and full ones late in an episode; right-padded with noise."""
-    torch.manual_seed(seed)
-    lengths = torch.tensor([*range(1, K + 1), K, K])
+def windows(times: int = 1) -> dict[str, Tensor]:
+    """Windows of every length from 1 to K, and full ones late in an episode; right-padded with noise."""
+    torch.manual_seed(1)
+    lengths = torch.tensor([*range(1, K + 1), K, K] * times)
     B = len(lengths)
-    first = torch.tensor([0] * K + [4, 13])  # t < K, then t >= K
+    first = torch.tensor(([0] * K + [4, 13]) * times)  # t < K, then t >= K
     return {
         "observations": torch.randn(B, K, S),
         "actions": torch.rand(B, K, A) * 2 - 1,
@@ -115,9 +118,10 @@ def partner(name: str) -> tuple[str, bool]:
     return re.sub(r"^(embed_(state|action|return|timestep))\.", r"\1.map.", name), False
 
 
+@pytest.mark.parametrize("times", FEW_AND_MANY)
 @pytest.mark.parametrize("config", VARIANTS)
-def test_predicts_what_hugging_face_predicts_on_every_real_token(config: dict[str, Any]) -> None:
-    model, batch = hugging_face(**config), windows()
+def test_predicts_what_hugging_face_predicts_on_every_real_token(config: dict[str, Any], times: int) -> None:
+    model, batch = hugging_face(**config), windows(times)
     mine = from_hugging_face(model.config.to_dict(), model.state_dict()).eval()
     with torch.no_grad():
         expected, got = theirs(model, batch), ours(mine, batch)
@@ -132,9 +136,10 @@ def test_predicts_what_hugging_face_predicts_on_every_real_token(config: dict[st
 
 
 @pytest.mark.parametrize("heads", ["all", "action"])
+@pytest.mark.parametrize("times", FEW_AND_MANY)
 @pytest.mark.parametrize("config", VARIANTS)
-def test_gradients_are_those_of_hugging_face(config: dict[str, Any], heads: str) -> None:
-    model, batch = hugging_face(**config), windows()
+def test_gradients_are_those_of_hugging_face(config: dict[str, Any], times: int, heads: str) -> None:
+    model, batch = hugging_face(**config), windows(times)
     mine = from_hugging_face(model.config.to_dict(), model.state_dict()).eval()
     if heads == "action":
         mine = without_extra_heads(mine)
@@ -189,13 +194,13 @@ def test_takes_the_config_of_a_published_model() -> None:
         ({"n_layer": 1}, "weights do not fit"),
         ({"n_layer": 3}, "weights do not fit"),
         ({"max_ep_len": 7}, "weights do not fit"),
-        ({"hidden_size": None}, "config"),
-        ({"hidden_size": "wide"}, "config"),
+        ({"hidden_size": None}, "hidden_size=None, expected a whole number"),
+        ({"n_layer": "many"}, "n_layer='many'"),
+        ({"act_dim": 0}, "act_dim=0"),
+        ({"n_inner": 1.5}, "n_inner=1.5"),
     ],
 )
-def test_a_config_that_is_not_supported_or_does_not_fit_is_refused(
-    changes: dict[str, Any], words: str
-) -> None:
+def test_a_config_that_is_not_supported_or_does_not_fit_is_refused(changes: dict[str, Any], words: str) -> None:
     model = hugging_face()
     with pytest.raises(CheckpointError, match=words):
         from_hugging_face({**model.config.to_dict(), **changes}, model.state_dict())
@@ -204,7 +209,7 @@ def test_a_config_that_is_not_supported_or_does_not_fit_is_refused(
 def test_a_foreign_config_or_foreign_weights_are_refused() -> None:
     model = hugging_face()
     config, weights = model.config.to_dict(), model.state_dict()
-    with pytest.raises(CheckpointError, match="state_dim.*DecisionTransformerConfig"):
+    with pytest.raises(CheckpointError, match=r"state_dim=None.*DecisionTransformerConfig"):
         from_hugging_face({"hidden_size": 8, "n_layer": 2}, weights)
     with pytest.raises(CheckpointError, match=r"encoder\.ln_f\.weight.*DecisionTransformerModel"):
         from_hugging_face(config, {k: v for k, v in weights.items() if "ln_f" not in k})
@@ -254,33 +259,49 @@ def test_token_positions_embed_place_and_the_first_timestep_alone() -> None:
                 (model.embed_state, batch["observations"][b, t]),
                 (model.embed_action, batch["actions"][b, t]),
             ):
-                tokens.append(
-                    embed(x) + model.embed_timestep(batch["timesteps"][b, 0]) + model.place[len(tokens)]
-                )
+                tokens.append(embed(x) + model.embed_timestep(batch["timesteps"][b, 0]) + model.place[len(tokens)])
         hidden = model.trunk(model.embed_ln(torch.stack(tokens)).unsqueeze(0))[0]
         expected = torch.stack([model.head(hidden[3 * t + 1]) for t in range(K)])
         torch.testing.assert_close(got[b], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_trunk_keeps_the_tokens_asked_for() -> None:
-    trunk = louder(TrajectoryGPT2(W, layers=2, heads=2, dropout=0.0))
-    x = torch.randn(4, 11, W)
-    torch.testing.assert_close(trunk(x, keep=slice(1, None, 3)), trunk(x)[:, 1::3], atol=1e-5, rtol=1e-5)
+STATES = (slice(None), slice(1, None, 3))
+ONE_EACH = (torch.tensor([[0], [1]]), torch.tensor([[4], [7]]))
 
 
-@pytest.mark.parametrize("keep", [None, slice(1, None, 3)])
+@pytest.mark.parametrize("batch", [2, 40])  # few tokens and many
 @pytest.mark.parametrize("heads", [1, 2])
-def test_the_trunk_is_causal(heads: int, keep: slice | None) -> None:
+def test_the_trunk_keeps_the_tokens_asked_for(heads: int, batch: int) -> None:
+    trunk = louder(TrajectoryGPT2(W, layers=2, heads=heads, dropout=0.0))
+    x = torch.randn(batch, 11, W)
+    torch.testing.assert_close(trunk(x, STATES), trunk(x)[:, 1::3], atol=1e-5, rtol=1e-5)
+    each = torch.arange(batch).unsqueeze(1), torch.randint(11, (batch, 1))
+    torch.testing.assert_close(trunk(x, each), trunk(x)[each], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("keep", [None, STATES, ONE_EACH])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_the_trunk_is_causal(heads: int, keep: tuple | None) -> None:
     trunk = louder(TrajectoryGPT2(W, layers=2, heads=heads, dropout=0.0))
     x = torch.randn(2, 9, W)
-    seen = range(9)[keep] if keep else range(9)
+    places = torch.arange(9).expand(2, 9)
+    asking = places if keep is None else places[keep]  # (2, t) where each kept token stands
     before = trunk(x, keep)
     for place in range(9):
         changed = x.clone()
-        changed[:, place] += 1
-        moved = (trunk(changed, keep) - before).abs().amax((0, 2))
-        for at, difference in zip(seen, moved.tolist(), strict=True):
-            assert (difference > 1e-3) == (at >= place), (place, at)
+        changed[:, place] = torch.randn(2, W)
+        moved = (trunk(changed, keep) - before).abs().amax(-1) > 1e-4
+        assert torch.equal(moved, asking >= place), place
+
+
+def test_acting_at_one_step_is_the_prediction_there() -> None:
+    model, batch = louder(make_model()), windows()
+    inputs = [batch[key] for key in ("observations", "actions", "returns_to_go", "timesteps")]
+    at = batch["mask"].sum(1) - 1
+    everywhere = model(*inputs).actions
+    torch.testing.assert_close(
+        model(*inputs, at).actions, everywhere[torch.arange(len(at)), at].unsqueeze(1), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_initialisation_is_that_of_gpt_2() -> None:
@@ -297,57 +318,73 @@ def test_initialisation_is_that_of_gpt_2() -> None:
             assert abs(p.std().item() / std - 1) < 0.06, name
 
 
-def test_dropout_only_in_training_and_of_the_right_mean() -> None:
-    model = louder(make_model(dropout=0.2))
-    x = windows()
-    inputs = (x["observations"], x["actions"], x["returns_to_go"], x["timesteps"])
-    clean = model.eval()(*inputs).actions
-    assert torch.equal(clean, model(*inputs).actions)
-    model.train()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        drawn = torch.stack([model(*inputs).actions for _ in range(300)])
-    assert not torch.equal(drawn[0], drawn[1])
-    assert (drawn.mean(0) - clean).abs().mean() < 0.3 * drawn.std(
-        0
-    ).mean()  # noisy, but around the clean value
+def test_dropout_only_in_training() -> None:
+    model, batch = louder(make_model(dropout=0.2)), windows()
+    inputs = [batch[key] for key in ("observations", "actions", "returns_to_go", "timesteps")]
+    assert torch.equal(model.eval()(*inputs).actions, model(*inputs).actions)
+    assert not torch.equal(model.train()(*inputs).actions, model(*inputs).actions)
     silent = louder(make_model(dropout=0.0)).train()
     assert torch.equal(silent(*inputs).actions, silent(*inputs).actions)
 
 
-@pytest.mark.parametrize("place", ["embedding", "attention", "residual"])
-def test_dropout_acts_at_each_of_the_three_places(place: str) -> None:
-    """With the other two places neutralised by the weights, the output still varies from draw to draw."""
-    torch.manual_seed(0)
-    trunk = TrajectoryGPT2(W, layers=1, heads=1, dropout=0.5).train()
-    block = trunk.blocks[0]
+def test_dropout_multiplies_by_0_or_the_inverse_of_what_is_kept() -> None:
+    for shape, p in (((3, 5, 7), 0.5), ((101, 1001), 0.1), ((64, 999), 0.9)):
+        torch.manual_seed(0)
+        mask = dropout_mask(torch.zeros(shape), p)
+        assert mask.shape == shape
+        assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - p)])
+        n = mask.numel()
+        sd = math.sqrt(p * (1 - p) / n)
+        assert abs((mask == 0).float().mean() - p) < 4 * sd
+        if n > 1000:  # neighbours and rows are drawn independently
+            dropped = (mask == 0).float() - p
+            for a, b in (
+                (dropped[:, 1:], dropped[:, :-1]),
+                (dropped[1:], dropped[:-1]),
+                (dropped[:, 4:], dropped[:, :-4]),
+            ):
+                assert abs((a * b).mean()) < 4 * p * (1 - p) / math.sqrt(a.numel())
+        torch.manual_seed(0)
+        assert torch.equal(mask, dropout_mask(torch.zeros(shape), p))  # from the default generator, which is saved
+    assert dropout_mask(torch.zeros(8), 0.0).tolist() == [1.0] * 8
+
+
+@pytest.mark.parametrize("batch", [100, 1000])  # on both ways through attention
+def test_dropout_acts_on_embeddings_attention_and_both_residuals(batch: int) -> None:
+    """How often a number is dropped tells at how many places: with p on each of them alone and on all of them."""
+    p, n = 0.3, 8000 // batch
+    x = torch.randn(batch, 2, W)
+
+    def kept(trunk: TrajectoryGPT2) -> float:
+        """Share of draws in which the first token's state is untouched by the block's addition."""
+        with torch.no_grad():
+            return float(torch.stack([(trunk(x)[:, 0, 0]) for _ in range(n)]).ne(0).float().mean())
+
+    def bare() -> TrajectoryGPT2:
+        """A trunk without norms' effect whose first number is: input + attention's constant + MLP's constant."""
+        torch.manual_seed(0)
+        trunk = TrajectoryGPT2(W, layers=1, heads=1, dropout=p).train()
+        with torch.no_grad():
+            for weight in trunk.parameters():
+                weight.zero_()
+        trunk.ln_f = nn.Identity()
+        return trunk
+
+    embedding = bare()  # nothing is added: the input alone is dropped
+    assert abs(kept(embedding) - (1 - p)) < 0.02
+    residual = bare()
+    residual.blocks[0].attn_out.bias.data.fill_(1.0)
+    assert abs(kept(residual) - (1 - p * p)) < 0.02  # gone only if input and addition are both dropped
+    mlp = bare()
+    mlp.blocks[0].mlp_out.bias.data.fill_(1.0)
+    assert abs(kept(mlp) - (1 - p * p)) < 0.02
+    attention = bare()  # the first token attends to itself alone, so that weight is kept or dropped
+    attention.dropout = 0.0
+    block = attention.blocks[0]
+    x = torch.zeros(batch, 2, W)
+    block.qkv.bias.data[2 * W :] = 1.0
     nn.init.eye_(block.attn_out.weight)
-    x = torch.randn(1, 4, W).expand(2000, 4, W)
-    seen: dict[str, Tensor] = {}
-    hooks: dict[str, Callable] = {
-        "embedding": lambda: trunk.drop.register_forward_hook(lambda m, i, o: seen.update(out=o)),
-        "attention": lambda: block.attn_out.register_forward_hook(lambda m, i, o: seen.update(out=i[0])),
-        "residual": lambda: block.ln_2.register_forward_hook(lambda m, i, o: seen.update(out=i[0])),
-    }
-    if place != "embedding":
-        trunk.drop.p = 0.0
-    hook = hooks[place]()
-    trunk(x)
-    hook.remove()
-    if place == "attention":  # the first token attends to itself alone: its value is doubled or dropped
-        value = block.qkv(block.ln_1(x[0, 0]))[2 * W :]
-        ratio = (seen["out"][:, 0] / value).round(decimals=3)
-        assert set(ratio.unique().tolist()) == {0.0, 2.0}
-        assert 0.4 < (ratio == 0).float().mean() < 0.6
-    elif place == "embedding":
-        ratio = (seen["out"] / x).round(decimals=3)
-        assert set(ratio.unique().tolist()) == {0.0, 2.0}
-        assert 0.48 < (ratio == 0).float().mean() < 0.52
-    else:
-        untouched = (
-            (seen["out"] == x).float().mean()
-        )  # what attention adds is dropped half the time, number by number
-        assert 0.48 < untouched < 0.56
+    assert abs(kept(attention) - (1 - p) ** 2) < 0.02  # by its own dropout and by the residual's
 
 
 @pytest.mark.parametrize(

@@ -43,17 +43,17 @@ def test_any_leading_shape_gives_the_width(name: str, space: Any, lead: tuple[in
 
 
 def test_linear_is_one_matrix_or_one_table() -> None:
-    vector = encoder(Choice("linear"), "state", VECTOR, 7)
+    vector: Any = encoder(Choice("linear"), "state", VECTOR, 7)
     x = sample(VECTOR, 4)
     weight, bias = vector.map.weight, vector.map.bias
     torch.testing.assert_close(vector(x), torch.einsum("bi,oi->bo", x, weight) + bias)
-    table = encoder(Choice("linear"), "timestep", spaces.Discrete(9), 7)
+    table: Any = encoder(Choice("linear"), "timestep", spaces.Discrete(9), 7)
     assert [(n, tuple(p.shape)) for n, p in table.named_parameters()] == [("map.weight", (9, 7))]
     assert torch.equal(table(torch.tensor([3])), table.map.weight[3:4])
 
 
 def test_pixels_are_scaled_by_the_spaces_bound() -> None:
-    embed = encoder(Choice("linear"), "state", FRAMES, 7)
+    embed: Any = encoder(Choice("linear"), "state", FRAMES, 7)
     frames = sample(FRAMES, 4)
     expected = nn.functional.linear(frames.flatten(1).float() / 255, embed.map.weight, embed.map.bias)
     torch.testing.assert_close(embed(frames), expected)

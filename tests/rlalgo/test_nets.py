@@ -23,9 +23,7 @@ from rlalgo.nets import (
 )
 from tests.rlalgo.toy_data import make_episodes
 
-BOX = spaces.Box(
-    np.array([-2.0, 0.0, 3.0], np.float32), np.array([1.0, 4.0, 3.0], np.float32)
-)  # one is fixed
+BOX = spaces.Box(np.array([-2.0, 0.0, 3.0], np.float32), np.array([1.0, 4.0, 3.0], np.float32))  # one is fixed
 OPEN = spaces.Box(np.array([-np.inf, 0.0], np.float32), np.full(2, np.inf, np.float32))
 
 
@@ -85,7 +83,7 @@ def test_normalizer_takes_stacked_vectors_and_scalars() -> None:
 
 def test_box_head_scales_a_bounded_space_to_one() -> None:
     head = BoxHead(8, BOX)
-    ends = torch.tensor([BOX.low, BOX.high])
+    ends = torch.from_numpy(np.stack([BOX.low, BOX.high]))
     assert head.scale(ends).tolist() == [[-1, -1, 0], [1, 1, 0]]
     assert torch.equal(head.actions(torch.tensor([[-1.0, -1, -1], [1, 1, 1]])), ends)
     actions = torch.from_numpy(np.stack([BOX.sample() for _ in range(20)]))
@@ -168,9 +166,7 @@ def test_masked_mean_does_not_count_padding() -> None:
     assert masked_mean(values, torch.zeros_like(mask)).item() == 0.0
 
 
-@pytest.mark.parametrize(
-    ("warmup", "total", "final"), [(0, 10, 1.0), (4, 20, 1.0), (4, 20, 0.1), (5, 3, 0.5)]
-)
+@pytest.mark.parametrize(("warmup", "total", "final"), [(0, 10, 1.0), (4, 20, 1.0), (4, 20, 0.1), (5, 3, 0.5)])
 def test_schedule(warmup: int, total: int, final: float) -> None:
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=2.0)

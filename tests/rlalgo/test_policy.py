@@ -71,9 +71,7 @@ def test_a_policy_may_be_memoryless() -> None:
 
 
 @given(st.sampled_from(SHAPES), st.integers(1, 4), st.integers(0, 99), st.data())
-def test_frame_stack_equals_a_loop_for_any_order_of_rows(
-    shape: tuple[int, ...], k: int, seed: int, data: Any
-) -> None:
+def test_frame_stack_equals_a_loop_for_any_order_of_rows(shape: tuple[int, ...], k: int, seed: int, data: Any) -> None:
     """Rows begin, pause and begin again in any order, and each sees its own episode alone."""
     rng = np.random.default_rng(seed)
     n = 3

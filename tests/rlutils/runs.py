@@ -66,9 +66,7 @@ def equal(a: Any, b: Any) -> bool:
 
 def command(*words: str, cwd: Path | None = None, prelude: str = "") -> subprocess.Popen:
     """`rlalgo ...` in a process of its own; `prelude` is Python that runs first."""
-    code = (
-        f"import sys; sys.argv = ['rlalgo', *sys.argv[1:]]\n{prelude}\nfrom rlutils.cli import main\nmain()"
-    )
+    code = f"import sys; sys.argv = ['rlalgo', *sys.argv[1:]]\n{prelude}\nfrom rlutils.cli import main\nmain()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *words],
         cwd=cwd,

@@ -13,7 +13,7 @@ from rlutils.cli import app
 from rlutils.files import read_yaml, write_yaml
 from tests.rlutils.runs import PLUGIN, toy_config
 
-ONLY = '''
+ONLY = """
 from dataclasses import dataclass
 from typing import Any
 from gymnasium import spaces
@@ -35,7 +35,7 @@ class OnlyBox(BC):
 def rlalgo_register_algos(register: Any) -> None:
     register(OnlyDiscrete)
     register(OnlyBox)
-'''
+"""
 
 
 def call(*words: str) -> Result:
@@ -99,7 +99,9 @@ def test_wrong_settings_are_answered_before_anything_is_written(
 
 
 def test_a_continuous_algorithm_on_discrete_data_is_refused(config: Path, tmp_path: Path) -> None:
-    result = call("train", str(config), "algo=only_box", "source.discrete=true", "evaluation={}", "--out", str(tmp_path))
+    result = call(
+        "train", str(config), "algo=only_box", "source.discrete=true", "evaluation={}", "--out", str(tmp_path)
+    )
     assert result.exit_code == 2
     assert "only_box needs a Box action space; toy has Discrete(5). Try: bc, dt, only_discrete." in plain(result)
 

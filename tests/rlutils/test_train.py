@@ -56,9 +56,7 @@ def test_a_run_leaves_all_that_is_needed_to_read_and_repeat_it(finished: Path) -
     assert [e["step"] for e in evaluations(finished)] == [20, 40, 60]
     last = evaluations(finished)[-1]
     assert [p["label"] for p in last["policies"]] == ["target_return=0", "target_return=8"]
-    assert all(
-        len(p["returns"]) == 3 and p["seeds"] == [10**6 + i for i in range(3)] for p in last["policies"]
-    )
+    assert all(len(p["returns"]) == 3 and p["seeds"] == [10**6 + i for i in range(3)] for p in last["policies"])
     data = json.loads((finished / "data.json").read_text())
     assert (data["name"], data["episodes"], data["steps"]) == ("toy", 40, 480)
     assert {row["name"] for row in read_yaml(finished / "plugins.yaml")} >= {
@@ -250,9 +248,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         ("foreign algo.yaml", "not a checkpoint's description"),
     ],
 )
-def test_damaged_checkpoints_are_refused_by_name(
-    damage: str, message: str, finished: Path, tmp_path: Path
-) -> None:
+def test_damaged_checkpoints_are_refused_by_name(damage: str, message: str, finished: Path, tmp_path: Path) -> None:
     import pickle
     import shutil
 
@@ -277,9 +273,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", "pickle", "foreign"])
-def test_a_damaged_trainer_state_is_refused_on_resume_and_never_unpickled(
-    content: Any, tmp_path: Path
-) -> None:
+def test_a_damaged_trainer_state_is_refused_on_resume_and_never_unpickled(content: Any, tmp_path: Path) -> None:
     import io
     import pickle
 

@@ -75,9 +75,7 @@ class ToySource:
             for _ in range(HORIZON):
                 if config.discrete:
                     axis = int(np.abs(x).argmax())
-                    action: Any = (
-                        1 + 2 * axis + int(x[axis] > 0) if rng.random() < strength / 5 else rng.integers(5)
-                    )
+                    action: Any = 1 + 2 * axis + int(x[axis] > 0) if rng.random() < strength / 5 else rng.integers(5)
                 else:
                     action = np.clip(-strength * x, -1, 1).astype(np.float32)
                 x, reward, *_ = env.step(action)

@@ -146,14 +146,23 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         return RtgEpDataset(episodes.delayed() if self.config.delayed else episodes, self.config.context)
 
     def forward(
-        self, observations: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        returns_to_go: Tensor,
+        timesteps: Tensor,
+        at: Tensor | None = None,
     ) -> DTOutput:
-        """Raw windows, right-padded: (B, K, *S), (B, K, A) | (B, K), (B, K), (B, K) -> predictions (B, K, ...)."""
+        """Raw windows, right-padded: (B, K, *S), (B, K, A) | (B, K), (B, K), (B, K) -> predictions (B, K, ...).
+
+        With `at`, (B,) int64, the action at that step of each window alone, (B, 1, ...).
+        """
         return self.model(
             self.normalizer(observations),
             self.model.head.scale(actions),
             returns_to_go / self.config.return_scale,
             timesteps.clamp(max=self.max_timestep - 1),
+            at,
         )
 
     def update(self, batch: WindowBatch) -> dict[str, Tensor]:

@@ -17,12 +17,28 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2
+from rlalgo.batchrl.dt.trajectory_gpt2 import Tokens, TrajectoryGPT2
 from rlalgo.encoders import Linear
 from rlalgo.errors import CheckpointError
 from rlalgo.nets import BoxHead, DiscreteHead
 
 RETURN_SPACE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+# DecisionTransformerConfig's defaults for what a config may leave out, and what is supported at one value only.
+HUGGING_FACE_DEFAULTS = {
+    "n_layer": 3,
+    "n_head": 1,
+    "n_inner": None,
+    "activation_function": "relu",
+    "layer_norm_epsilon": 1e-5,
+    "action_tanh": True,
+    "resid_pdrop": 0.1,
+}
+HUGGING_FACE_FIXED = {
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
 
 
 class DTOutput(NamedTuple):
@@ -72,15 +88,21 @@ class DTModel(nn.Module):
         self.predict_return = predict_return
 
     def forward(
-        self, observations: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        returns_to_go: Tensor,
+        timesteps: Tensor,
+        at: Tensor | None = None,
     ) -> DTOutput:
-        """Predictions for every step.
+        """Predictions for every step; or, with `at`, for one step of each window and the action alone.
 
         Args:
             observations: (B, K, *S) normalised.
             actions: (B, K, A) scaled, or (B, K) int64.
             returns_to_go: (B, K) scaled.
             timesteps: (B, K) int64.
+            at: (B,) int64 the step in each window to act at; the action is then (B, 1, A) or logits (B, 1, n).
         """
         B, K = timesteps.shape
         time = self.embed_timestep(timesteps if self.place is None else timesteps[:, :1])  # (B, K | 1, W)
@@ -95,11 +117,13 @@ class DTModel(nn.Module):
         x = tokens.flatten(1, 2)  # (B, 3K, W)
         if self.place is not None:
             x = x + self.place[: 3 * K]
-        x = self.embed_ln(x)
-        if self.predict_state is None and self.predict_return is None:
+        if at is not None or (self.predict_state is None and self.predict_return is None):
             # Only state tokens are read, so the last action (seen by nobody) and the rest of the last block go.
-            return DTOutput(self.head(self.trunk(x[:, :-1], keep=slice(1, None, 3))), None, None)
-        h = self.trunk(x).view(B, K, 3, -1)
+            keep: Tokens = (slice(None), slice(1, None, 3))
+            if at is not None:
+                keep = (torch.arange(B, device=x.device).unsqueeze(1), 3 * at.unsqueeze(1) + 1)
+            return DTOutput(self.head(self.trunk(self.embed_ln(x[:, :-1]), keep)), None, None)
+        h = self.trunk(self.embed_ln(x)).view(B, K, 3, -1)
         after = h[:, :, 2]  # (B, K, W) the action's token
         state = self.predict_state(after) if self.predict_state is not None else None
         returns = self.predict_return(after).squeeze(-1) if self.predict_return is not None else None
@@ -120,40 +144,34 @@ def from_hugging_face(config: Mapping[str, Any], state_dict: Mapping[str, Tensor
     Raises:
         CheckpointError: a setting that changes the function is not supported, or weights are missing or misfit.
     """
-    get = {"n_layer": 3, "n_head": 1, "n_inner": None, "activation_function": "relu", "layer_norm_epsilon": 1e-5,
-           "action_tanh": True, "resid_pdrop": 0.1, "scale_attn_weights": True,
-           "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False, **config}  # fmt: skip
-    for key, expected in {
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-    }.items():
-        if get[key] != expected:
-            raise CheckpointError(f"config: {key}={get[key]} is not supported, only {expected}")
-    try:
-        width, states, actions = int(get["hidden_size"]), int(get["state_dim"]), int(get["act_dim"])
-        longest = int(get["max_ep_len"])
-    except KeyError as error:
-        raise CheckpointError(f"config: {error} is missing; is it a DecisionTransformerConfig?") from error
+    get = {**HUGGING_FACE_DEFAULTS, **config}
+    for key, expected in HUGGING_FACE_FIXED.items():
+        if get.get(key, expected) != expected:
+            raise CheckpointError(f"config: {key}={get[key]!r} is not supported, only {expected}")
 
-    linear = Linear.Config()
-    box = spaces.Box(-1, 1, (actions,), np.float32)
+    def count(key: str) -> int:
+        value = get.get(key)
+        if not isinstance(value, int) or value < 1:
+            expected = "a whole number of at least 1 (is it a DecisionTransformerConfig?)"
+            raise CheckpointError(f"config: {key}={value!r}, expected {expected}")
+        return value
+
+    width, states, actions = count("hidden_size"), count("state_dim"), count("act_dim")
+    linear, box = Linear.Config(), spaces.Box(-1, 1, (actions,), np.float32)
+    inner = None if get["n_inner"] is None else count("n_inner")
+    activation, dropout, eps = get["activation_function"], get["resid_pdrop"], get["layer_norm_epsilon"]
+    try:
+        trunk = TrajectoryGPT2(width, count("n_layer"), count("n_head"), inner, activation, dropout, eps)
+    except ValueError as error:
+        raise CheckpointError(f"config: {error}") from error
     model = DTModel(
         width,
         embed_state=Linear(spaces.Box(-np.inf, np.inf, (states,), np.float32), width, linear),
         embed_action=Linear(box, width, linear),
         embed_return=Linear(RETURN_SPACE, width, linear),
-        embed_timestep=Linear(spaces.Discrete(longest), width, linear),
+        embed_timestep=Linear(spaces.Discrete(count("max_ep_len")), width, linear),
         head=BoxHead(width, box, tanh=bool(get["action_tanh"])),
-        trunk=TrajectoryGPT2(
-            width,
-            int(get["n_layer"]),
-            int(get["n_head"]),
-            get["n_inner"],
-            get["activation_function"],
-            float(get["resid_pdrop"]),
-            float(get["layer_norm_epsilon"]),
-        ),
+        trunk=trunk,
         predict_state=nn.Linear(width, states),
         predict_return=nn.Linear(width, 1),
     )
@@ -170,8 +188,7 @@ def _renamed(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Hugging Face's names and layouts -> ours. Their Conv1D keeps weights as (in, out), a Linear (out, in)."""
     ours: dict[str, Tensor] = {}
     pairs = {"attn.c_attn": "qkv", "attn.c_proj": "attn_out", "mlp.c_fc": "fc", "mlp.c_proj": "mlp_out"}
-    layers = sorted({int(name.split(".")[2]) for name in theirs if name.startswith("encoder.h.")})
-    for i in layers:
+    for i in sorted({name.split(".")[2] for name in theirs if name.startswith("encoder.h.")}):
         for a, b in pairs.items():
             ours[f"trunk.blocks.{i}.{b}.weight"] = theirs[f"encoder.h.{i}.{a}.weight"].T
             ours[f"trunk.blocks.{i}.{b}.bias"] = theirs[f"encoder.h.{i}.{a}.bias"]

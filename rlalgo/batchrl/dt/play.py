@@ -22,56 +22,56 @@ if TYPE_CHECKING:
 class DTPolicy(Policy):
     """Conditions on `target_return` and on the context so far (Chen et al. 2021, algorithm 1, evaluation).
 
-    Windows are in time order and right-padded, as in training; the action is read at the row of the present step.
+    The model sees windows in time order and right-padded, as in training; here they are kept as rings, so that
+    nothing moves while an episode goes on. What stands after the present step belongs to the past and is padding.
     """
 
     def __init__(self, algo: DecisionTransformer, options: Sequence[Any]) -> None:
         self.algo, self.options = algo, options
-        n, K = len(options), algo.config.context
-        space, device = algo.spec.action_space, algo.device
-        self.K = K
+        n, K, device = len(options), algo.config.context, algo.device
+        action = algo.spec.action_space
+        kind = torch.int64 if isinstance(action, spaces.Discrete) else torch.float32
+        self.K, self.device = K, device
         self.target = torch.tensor([o.target_return for o in options], dtype=torch.float64)  # (n,)
         self.left = self.target.clone()  # (n,) return-to-go; float64, so that it falls by exactly the rewards
         self.step = torch.zeros(n, dtype=torch.int64)  # (n,) steps done in the episode
+        self.offsets = torch.arange(K)  # (K,)
         self.stack = FrameStack(algo.spec, n, device)
         self.chooser = Chooser(algo.model.head, [o.sample for o in options])
-        shape = algo.spec.encoder_space().shape
-        self.observations = torch.zeros(n, K, *shape, device=device)
-        if isinstance(space, spaces.Discrete):
-            self.actions = torch.zeros(n, K, dtype=torch.int64, device=device)
-        else:
-            self.actions = torch.zeros(n, K, *(space.shape or ()), device=device)
+        self.observations = torch.zeros(n, K, *algo.spec.encoder_space().shape, device=device)
+        self.actions = torch.zeros(n, K, *(action.shape or ()), dtype=kind, device=device)
         self.returns_to_go = torch.zeros(n, K, device=device)
-        self.timesteps = torch.zeros(n, K, dtype=torch.int64, device=device)
 
     def begin(self, rows: Tensor) -> None:
         self.stack.begin(rows)
         self.left[rows] = self.target[rows]
         self.step[rows] = 0
-        for window in (self.observations, self.actions, self.returns_to_go, self.timesteps):
-            window[rows] = 0
+        for ring in (self.observations, self.actions, self.returns_to_go):
+            ring[rows] = 0
 
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
         seen = self.stack.push(observations, rows)
         if self.observations.dtype != seen.dtype:  # image frames stay uint8
             self.observations = self.observations.to(seen.dtype)
-        step = self.step[rows]
-        full = rows[step >= self.K]
-        for window in (self.observations, self.actions, self.returns_to_go, self.timesteps):
-            window[full] = window[full].roll(-1, 1)
-        place = step.clamp(max=self.K - 1)  # (m,) where the present step stands in its window
-        self.observations[rows, place] = seen
-        self.returns_to_go[rows, place] = self.left[rows].to(self.returns_to_go)
-        self.timesteps[rows, place] = step.to(self.timesteps.device)
-        self.actions[rows, place] = 0  # not yet known; nothing that is read attends to it
-        with self.algo.evaluating():
-            predicted = self.algo.forward(
-                self.observations[rows], self.actions[rows], self.returns_to_go[rows], self.timesteps[rows]
-            ).actions
-        chosen = self.chooser(predicted[torch.arange(len(rows)), place], rows)
-        self.actions[rows, place] = chosen.to(self.actions)
-        self.step[rows] += 1
-        return chosen
+        step = self.step[rows]  # (m,)
+        now = rows, step % self.K  # where the present step stands in the rings
+        self.observations[now] = seen
+        self.returns_to_go[now] = self.left[rows].to(self.returns_to_go)
+        first = (step - (self.K - 1)).clamp(min=0)  # (m,) step that the window begins with
+        times = first.unsqueeze(1) + self.offsets  # (m, K)
+        window = rows.unsqueeze(1), times % self.K
+        with self.algo.evaluating(), torch.inference_mode():
+            out = self.algo.forward(
+                self.observations[window],
+                self.actions[window],
+                self.returns_to_go[window],
+                times.to(self.device),
+                at=(step - first).to(self.device),
+            )
+            chosen = self.chooser(out.actions.squeeze(1), rows)
+        self.actions[now] = chosen.to(self.actions)
+        self.step[rows] = step + 1
+        return chosen.clone()  # an ordinary tensor, not one of inference mode
 
     def observe(self, rewards: Tensor, rows: Tensor) -> None:
         if not self.algo.config.delayed:  # in the delayed setting no reward is seen before the end

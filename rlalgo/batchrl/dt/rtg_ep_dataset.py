@@ -1,21 +1,23 @@
 """RtgEpDataset: windows of K steps with return-to-go, timestep and mask (Chen et al. 2021, section 4).
 
-A window begins at a step drawn uniformly over all steps (which is the authors' draw of a trajectory with probability
-proportional to its length, then of a start) and runs to the episode's end at most; the rest is zero and masked.
+A window begins at a step drawn uniformly over all steps (which is the authors' draw of a trajectory with
+probability proportional to its length, then of a start) and runs to the episode's end at most; the rest is zero
+and masked.
 """
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from rlalgo.core.dataset import Dataset, Frames, WindowBatch
 from rlalgo.core.episodes import Episodes
 
 
 class RtgEpDataset(Dataset[WindowBatch]):
-    """One item per step of the data: the window that begins there.
+    """One item per step of the data: the window that begins there. Shares the columns of the episodes.
 
     Args:
         episodes: the data; returns-to-go are undiscounted sums of its rewards (gamma 1).
@@ -28,36 +30,34 @@ class RtgEpDataset(Dataset[WindowBatch]):
         self.K = K
         self.episodes = episodes
         self.frames = Frames(episodes)
-        ids = episodes.episode_ids()
         self.returns_to_go = episodes.returns_to_go()  # (N,)
-        self.timesteps = episodes.timesteps()  # (N,)
-        self.last = episodes.starts[1:][ids] - 1  # (N,) last step of the same episode
-        self.shift = ids  # (N,) how far the row of `observations` is ahead of the step
+        ids = episodes.episode_ids()  # (N,) also how far the row of an observation is ahead of its step
+        left = episodes.starts[1:][ids] - torch.arange(episodes.steps)  # (N,) steps to the end, this one included
+        self.facts = torch.stack([episodes.timesteps(), left, ids], 1)  # (N, 3)
         self.offsets = torch.arange(K)  # (K,)
 
     def __len__(self) -> int:
-        return len(self.timesteps)
+        return len(self.facts)
 
     def gather(self, rows: Tensor) -> WindowBatch:
-        rows = rows.to(self.device)
-        steps = rows.unsqueeze(1) + self.offsets  # (B, K)
-        last = self.last[rows].unsqueeze(1)
-        mask = steps <= last
-        steps = torch.minimum(steps, last)
-        shift = self.shift[rows].unsqueeze(1)
-        first = steps - self.timesteps[steps] + shift  # (B, K) first row of the episode, for stacked frames
-        pad = ~mask
+        rows = rows.to(self.device).unsqueeze(1)  # (B, 1)
+        time, left, ahead = self.facts[rows].unbind(-1)  # (B, 1) each
+        mask = self.offsets < left  # (B, K)
+        steps = rows + torch.minimum(self.offsets, left - 1)  # (B, K) the last step is repeated, then blanked
+        pad, data = ~mask, self.episodes
 
-        def zero(x: Tensor) -> Tensor:
+        def blanked(x: Tensor) -> Tensor:
             return x.masked_fill_(pad.view(*pad.shape, *(1,) * (x.dim() - 2)), 0)
 
-        data = self.episodes
+        def at_steps(column: Tensor) -> Tensor:  # several times as fast as column[steps]
+            return blanked(column.index_select(0, steps.flatten()).view(*steps.shape, *column.shape[1:]))
+
         return WindowBatch(
-            zero(self.frames.at(steps + shift, first)),
-            zero(data.actions[steps]),
-            zero(data.rewards[steps]),
-            zero(self.returns_to_go[steps]),
-            zero(self.timesteps[steps]),
+            blanked(self.frames.at(steps + ahead, rows - time + ahead)),
+            at_steps(data.actions),
+            at_steps(data.rewards),
+            at_steps(self.returns_to_go),
+            blanked(time + self.offsets),
             mask,
         )
 
@@ -65,6 +65,6 @@ class RtgEpDataset(Dataset[WindowBatch]):
         self.device = torch.device(device)
         self.episodes = self.episodes.to(device)
         self.frames = Frames(self.episodes)
-        for name in ("returns_to_go", "timesteps", "last", "shift", "offsets"):
+        for name in ("returns_to_go", "facts", "offsets"):
             setattr(self, name, getattr(self, name).to(device))
         return self

@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh")}
+ACTIVATIONS = {"relu": torch.relu_, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh")}
+
+Tokens = tuple[slice | Tensor, slice | Tensor]
+"""Index into (B, T) that picks tokens (B, t): the same places of every sequence, or places of each one's own."""
 
 
 class Block(nn.Module):
@@ -27,26 +30,46 @@ class Block(nn.Module):
         self.fc = nn.Linear(width, inner)
         self.mlp_out = nn.Linear(inner, width)
 
-    def forward(self, x: Tensor, keep: slice | None = None) -> Tensor:
-        """(B, T, W) -> (B, T, W), or only the tokens in `keep` (they still attend to all before them)."""
-        h = self.ln_1(x)
+    def forward(self, x: Tensor, keep: Tokens | None = None) -> Tensor:
+        """(B, T, W) -> (B, T, W), or (B, t, W) for the tokens to keep (they still attend to all before them)."""
+        y = self._attend(self.ln_1(x), keep)
+        x = self._add(x if keep is None else x[keep], y)
+        h = self.ln_2(x).flatten(0, 1)  # (B t, W) not a view of 3 dimensions, so the activation may work in place
+        return self._add(x, self.mlp_out(self.activation(self.fc(h))).view_as(x))
+
+    def _attend(self, h: Tensor, keep: Tokens | None) -> Tensor:
+        """Normed tokens (B, T, W) -> what attention adds to them, (B, T, W) or (B, t, W)."""
+        W, asking = h.shape[-1], h if keep is None else h[keep]
+        weight, bias, out = self.qkv.weight, self.qkv.bias, self.attn_out
+        if self.heads == 1 and h.numel() > 8 * W * W:
+            # q . k = (h Wq + bq) . (h' Wk + bk) = (h Wq Wk' + bq Wk') . h' + what is the same for every key, and
+            # values may pass the output's map before they are mixed: two products instead of four.
+            (wq, wk, wv), (bq, _, bv) = weight.chunk(3), bias.chunk(3)
+            q = F.linear(asking, wk.T @ wq, bq @ wk)
+            v = F.linear(h, out.weight @ wv, out.weight @ bv)
+            return self._mix(q, h, v, keep) + out.bias
         if keep is None:
-            q, k, v = self.qkv(h).chunk(3, -1)  # (B, T, W) each
-            mask = None
+            q, k, v = self.qkv(h).chunk(3, -1)
         else:
-            W = x.shape[-1]
-            q = F.linear(h[:, keep], self.qkv.weight[:W], self.qkv.bias[:W])  # (B, t, W)
-            k, v = F.linear(h, self.qkv.weight[W:], self.qkv.bias[W:]).chunk(2, -1)
-            mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()[keep]  # (t, T)
-            x = x[:, keep]
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # (B, H, T, D)
+            q = F.linear(asking, weight[:W], bias[:W])
+            k, v = F.linear(h, weight[W:], bias[W:]).chunk(2, -1)
+        return out(self._mix(q, k, v, keep))
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, keep: Tokens | None) -> Tensor:
+        """Causal attention: queries (B, t, W), keys and values (B, T, W) -> (B, t, W)."""
+        B, T, W = k.shape
+        mask = None
+        if keep is not None:
+            places = torch.arange(T, device=k.device)
+            mask = (places <= places[keep[1]].unsqueeze(-1)).unsqueeze(-3)  # (1, t, T) or (B, 1, t, T)
+        q, k, v = (y.view(B, -1, self.heads, W // self.heads).transpose(1, 2) for y in (q, k, v))  # (B, H, T, D)
         p = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=mask is None)
-        x = x + self._drop(self.attn_out(y.transpose(1, 2).flatten(2)))
-        return x + self._drop(self.mlp_out(self.activation(self.fc(self.ln_2(x)))))
+        return y.transpose(1, 2).flatten(2)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + dropout(y), both (B, t, W)."""
+        return torch.addcmul(x, y, dropout_mask(y, self.dropout)) if self.training and self.dropout else x + y
 
 
 class TrajectoryGPT2(nn.Module):
@@ -76,7 +99,7 @@ class TrajectoryGPT2(nn.Module):
             raise ValueError(f"width {width} is not a multiple of heads {heads}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation '{activation}': expected one of {', '.join(ACTIVATIONS)}")
-        self.drop = nn.Dropout(dropout)
+        self.dropout = dropout
         self.blocks = nn.ModuleList(
             Block(width, heads, inner or 4 * width, activation, dropout, eps) for _ in range(layers)
         )
@@ -89,9 +112,23 @@ class TrajectoryGPT2(nn.Module):
                 added = name.endswith("_out.weight")
                 nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if added else 0.02)
 
-    def forward(self, x: Tensor, keep: slice | None = None) -> Tensor:
-        """(B, T, W) -> (B, T, W); with `keep`, the last block and the result hold those tokens only."""
-        x = self.drop(x)
+    def forward(self, x: Tensor, keep: Tokens | None = None) -> Tensor:
+        """(B, T, W) -> (B, T, W); with `keep`, the last block and the result hold those tokens only, (B, t, W)."""
+        if self.training and self.dropout:
+            x = x * dropout_mask(x, self.dropout)
         for block in self.blocks[:-1]:
             x = block(x)
         return self.ln_f(self.blocks[-1](x, keep))
+
+
+def dropout_mask(x: Tensor, p: float) -> Tensor:
+    """What dropout multiplies x by: 0 with probability p, else 1 / (1 - p).
+
+    On a CPU 16 random bits decide on each number; torch's own dropout there takes longer than the matrix products.
+    """
+    if x.device.type != "cpu":
+        return F.dropout(torch.ones_like(x), p)
+    n = x.numel()
+    words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    bits = words.view(torch.int16)[:n].view(x.shape)
+    return (bits >= round(65536 * p) - 32768).to(x.dtype).mul_(1 / (1 - p))
