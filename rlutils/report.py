@@ -105,6 +105,10 @@ class RunRecord:
         return self.folder.resolve().name
 
     @property
+    def seed(self) -> Any:
+        return self.config.get("seed", "unknown")
+
+    @property
     def algo(self) -> str:
         return _name(self.config.get("algo"))
 
@@ -157,7 +161,8 @@ class Section:
     def title(self) -> str:
         low, high = min(self.steps), max(self.steps)
         at = f"step {low:,}" if low == high else f"steps {low:,} to {high:,}"
-        return f"{self.name}, {at}{' (also the best)' if self.also_best else ''}"
+        name = self.name if at in self.name else f"{self.name}, {at}"
+        return name + (" (also the best)" if self.also_best else "")
 
     @property
     def top(self) -> Row | None:
@@ -227,7 +232,7 @@ class Experiment:
         if self.counted and left_out:
             said.append(f"Not counted in the results and the figures of returns: {left_out}.")
         if self.counted and self.counted[0].facts.state != "finished":
-            said.append(f"No run is finished: the results are those of {self.counted[0].name} as far as it came.")
+            said.append(f"No run is finished: these are the results of {self.counted[0].name} as far as it came.")
         if len({tuple(run.data.returns) for run in self.runs if run.data}) > 1:
             said.append("The runs were trained on different data under one name: its returns are not the same.")
         said += [
@@ -298,7 +303,8 @@ def sections(runs: Sequence[RunRecord]) -> list[Section]:
     found = []
     for name in dict.fromkeys(name for run in runs for name in run.measured):
         results = [run.measured[name] for run in runs if name in run.measured]
-        rows = [_row(label, same) for label, same in _by_label([r.policies for r in results]).items()]
+        policies = _by_label([result.policies for result in results])
+        rows = [_row(label, same, len(runs) > 1) for label, same in policies.items()]
         found.append(Section(name, [result.step for result in results], rows))
     if len(found) > 1 and found[1].name == "best" and found[0].steps == found[1].steps:
         found[:2] = [Section("last", found[0].steps, found[0].rows, also_best=True)]
@@ -504,18 +510,19 @@ def _by_label(runs: Sequence[Sequence[PolicyResult]]) -> dict[str, list[PolicyRe
     return dict(sorted(kept.items(), key=lambda item: _target(item[1][0]) or 0.0))
 
 
-def _row(label: str, results: Sequence[PolicyResult]) -> Row:
-    """One run's own numbers as it recorded them, or those of several seeds."""
+def _row(label: str, results: Sequence[PolicyResult], seeds: bool) -> Row:
+    """One run's own numbers as it recorded them, or those over seeds (even if only one of them played this)."""
     one = results[0]
     lengths = [float(length) for result in results for length in result.lengths]
     length = float(np.mean(lengths)) if lengths else float("nan")
-    if len(results) == 1:
+    if not seeds:
         return Row(label, len(one.returns), one.mean, one.sd, one.iqm, *one.interval, one.normalised, length)
     means = np.array([result.mean for result in results])
     scores = [result.normalised for result in results if result.normalised is not None]
     score = float(np.mean(scores)) if len(scores) == len(results) else None
     pooled = np.concatenate([result.returns for result in results])
-    mean, sd, middle = float(means.mean()), float(means.std(ddof=1)), float(iqm(pooled))
+    sd = float(means.std(ddof=1)) if len(means) > 1 else float("nan")
+    mean, middle = float(means.mean()), float(iqm(pooled))
     return Row(label, len(pooled), mean, sd, middle, *interval(pooled, iqm), score, length)
 
 
@@ -556,7 +563,9 @@ def _places(experiment: Experiment) -> int:
 
 def number(value: float | None, places: int) -> str:
     """With separators and a true minus sign; a dash for nothing."""
-    return "–" if value is None or not np.isfinite(value) else f"{value:,.{places}f}".replace("-", "−")
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{round(value, places) + 0.0:,.{places}f}".replace("-", "−")  # adding 0.0 makes -0.0 a plain zero
 
 
 def decimals(values: Iterable[float]) -> int:
@@ -734,12 +743,7 @@ def _conditioning(experiment: Experiment, section: Section) -> dict[str, Any] | 
     figure = plots.target_plot(found.targets, found.returns, groups, runs, best)
     means = ", ".join(f"{group.label}: {group.mean:,.1f}" for group in groups)
     alt = f"Achieved mean return by target return. {means}"
-    return {
-        "section": section,
-        "picture": picture(figure, alt),
-        "found": found,
-        "places": decimals([found.spread]),
-    }
+    return {"section": section, "picture": picture(figure, alt), "found": found}
 
 
 def _returns(experiment: Experiment) -> Markup | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import imageio.v2 as imageio
+import imageio_ffmpeg  # type: ignore[import-untyped]
 import numpy as np
 
 from rlalgo.errors import RlalgoError
@@ -49,20 +50,33 @@ def write_video(frames: Iterable[np.ndarray], path: Path, fps: int) -> None:
 
 
 def _write(frames: Iterable[np.ndarray], temporary: Path, path: Path, fps: int) -> None:
+    film = path.suffix == ".mp4"
     # A macro block of 1 keeps the size of the frames; _even sees to what H.264 needs.
-    options = {"fps": fps, "macro_block_size": 1} if path.suffix == ".mp4" else {"duration": 1000 / fps, "loop": 0}
+    options = {"fps": fps, "macro_block_size": 1} if film else {"duration": 1000 / fps, "loop": 0}
+    writer: Any = imageio.get_writer(temporary, **options)
     shape: tuple[int, ...] | None = None
-    writer: Any
-    with imageio.get_writer(temporary, **options) as writer:
-        for count, frame in enumerate(frames):
+    count = 0
+    try:
+        for count, frame in enumerate(frames, 1):
             right = frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
             if not right or frame.shape != (shape or frame.shape):
-                expected = f"{shape} as before" if shape else "(H, W, 3)"
-                raise VideoError(f"{path}: frame {count} is {frame.dtype} {frame.shape}, expected uint8 {expected}")
+                got, wanted = f"{frame.dtype} {frame.shape}", f"{shape} as before" if shape else "(H, W, 3)"
+                raise VideoError(f"{path}: frame {count - 1} is {got}, expected uint8 {wanted}")
             shape = frame.shape
             writer.append_data(_even(frame))
-    if shape is None:
+    finally:
+        writer.close()  # imageio's context manager leaves ffmpeg running after an exception
+    if count == 0:
         raise VideoError(f"{path}: there are no frames to write")
+    if film and _frames_in(temporary) != count:  # nothing else tells that ffmpeg failed (a full disk, say)
+        raise VideoError(f"{path}: cannot be written: ffmpeg did not finish it; is the disk full?")
+
+
+def _frames_in(path: Path) -> int:
+    try:
+        return int(imageio_ffmpeg.count_frames_and_secs(str(path))[0])
+    except (RuntimeError, OSError):  # no video at all
+        return 0
 
 
 def _even(frame: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tempfile
 import threading
@@ -23,8 +24,10 @@ def require(ident: str, download: bool) -> None:
     Raises:
         DataError: it is not here and may not or cannot be downloaded; with every way to get it.
     """
-    if (root() / ident).is_dir():
+    if ident in local_ids():
         return
+    if not re.fullmatch(r"(?:[-\w]+/)*[-\w]+-v\d+", ident):
+        raise DataError(_absent(ident, "an id looks like namespace/name-v0"))
     if not download:
         raise DataError(_absent(ident, "`download` is off"))
     why = _unreachable(_server())
@@ -56,9 +59,13 @@ def _fetch(ident: str, temporary: Path) -> None:
             known = near(ident, remote.list_datasets(prefix=ident.split("/")[0]))
             raise DataError(_absent(ident, f"the server has no such dataset.{known}".rstrip(".")))
     except failures as error:
-        raise DataError(_absent(ident, f"the download failed: {str(error).splitlines()[0]}")) from error
+        raise DataError(_absent(ident, f"the download failed: {_first_line(error)}")) from error
     (root() / ident).parent.mkdir(parents=True, exist_ok=True)
     os.replace(temporary / ident, root() / ident)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _server() -> str:

@@ -1,4 +1,4 @@
-"""Tiny Minari datasets for tests, written by Minari itself, so that what reads them is tried on the real format."""
+"""Tiny Minari datasets for tests, written by Minari itself: what reads them meets the real format."""
 
 from __future__ import annotations
 
@@ -73,8 +73,6 @@ def write_dataset(
                 truncations=ends & (not number % 2),
             )
         )
-    if ref_scores is not None:
-        options = {"ref_min_score": ref_scores[0], "ref_max_score": ref_scores[1], **options}
     with mock.patch.dict(os.environ, {"MINARI_DATASETS_PATH": str(root)}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Minari misses a description, an evaluation environment, ...
         dataset = minari.create_dataset_from_buffers(
@@ -85,6 +83,8 @@ def write_dataset(
             **{"jpeg_encoding": False, "author": "tests", "author_email": "tests", "code_permalink": "none",
                "algorithm_name": "random", **options},
         )  # fmt: skip
+        if ref_scores is not None:  # Minari drops them where there is no environment
+            dataset.storage.update_metadata(dict(zip(("ref_min_score", "ref_max_score"), ref_scores, strict=True)))
         for name, values in (facts or {}).items():
             for number, value in enumerate(values):
                 if value is not None:

@@ -25,7 +25,17 @@ from scipy import stats
 
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils import files, plots
-from rlutils.report import experiments, highlight, load_run_record, print_results, write_report
+from rlutils.report import (
+    clock,
+    decimals,
+    experiments,
+    highlight,
+    load_run_record,
+    moment,
+    number,
+    print_results,
+    write_report,
+)
 
 SECTIONS = ["Run", "Results", "Achieved returns", "Training", "To reproduce"]
 TARGETS = (800.0, 1600.0, 2400.0, 3200.0, 3600.0)
@@ -265,6 +275,11 @@ def test_seeds_are_aggregated_and_a_failed_one_is_not_counted(tmp_path: Path) ->
             low, high = (float(x) for x in cells[5][1].split(" to "))
             tolerance = 0.25 * draws.std()
             assert [low, high] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=tolerance)
+    last = {label: float(cells[2][1]) for label, cells in results["last, step 4,000"].items()}
+    top = max(last, key=lambda label: last[label])
+    assert f"Best policy's mean return {last[top]:,.0f} {top}, last checkpoint, ±" in page.text
+    ends = ", ".join(f"{label}: {mean:,.1f}" for label, mean in last.items())
+    assert f"Evaluation return over update steps. At the end: {ends}" in page.alts
     assert "bad (failed)" in page.text
     assert "loss is nan" in page.text
     single = {f"dt-s{i}": page.results(i + 1) for i in range(3)}
@@ -341,6 +356,11 @@ def test_what_evaluate_played_again_has_rows_of_its_own(tmp_path: Path) -> None:
     rows = page.results()["best, played again with seed 5, step 3,500"]
     assert rows["target 3600"][0][0] == "50"
     assert rows["target 3600"][1][0] == "2,000"
+    write_evaluation(run, 300, [again], "evaluate_20251121-101010-000002")  # of a checkpoint that is gone
+    assert "step 300, played again with seed 5" in report([run], tmp_path / "page.html").results()
+    both = report([run, fake_run(tmp_path / "other", seed=1)], tmp_path / "both.html")
+    cells = [cell for cell, _ in both.results()["best, played again with seed 5, step 3,500"]["target 3600"]]
+    assert cells[:4] == ["1", "50", "2,000", "–"]  # one seed has no sd over seeds
 
 
 def test_printed_tables_hold_the_same_numbers(tmp_path: Path) -> None:
@@ -434,10 +454,23 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path, lost: str, said: s
 
 def test_a_run_that_has_only_its_configuration(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "run" / "config.yaml").write_text("x: 1\n")
     page = report([tmp_path / "run"], tmp_path / "page.html")
     assert page.headings == SECTIONS
     assert page.images == []
+
+
+def test_a_run_that_played_nothing_shows_what_was_measured(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", steps=STEPS[:2], best=500)
+    for path in (run / "evaluations").iterdir():
+        values = json.loads(path.read_text())
+        values |= {"policies": [], "score": None, "metrics": {"held_out/loss": values["step"] / 1000}}
+        path.write_text(json.dumps(values))
+    record = load_run_record(run)
+    assert [list(values) for values in record.metrics["held_out/loss"]] == [[500, 1000], [0.5, 1.0]]
+    page = report([run], tmp_path / "page.html")
+    assert "held_out/loss over update steps" in page.alts
+    assert "Nothing was played" in page.text
 
 
 @pytest.mark.parametrize(
@@ -522,6 +555,7 @@ def test_everything_that_comes_from_a_run_is_escaped(tmp_path: Path) -> None:
     assert page.tags.count("i") == 0
     assert page.text.count("<script>alert('1')</script>") >= 8
     assert all("<script" not in image for image in page.images)
+    assert any("$x^2$" in image for image in page.images)  # a dollar in a name begins no formula
     print_results([run], Console(file=io.StringIO()))
 
 
@@ -571,6 +605,14 @@ def test_highlighting_knows_keys_numbers_words_and_text() -> None:
     assert '<span class="k">lr</span>: <span class="n">1e-4</span>' in marked
     assert '<span class="k">d</span>: <span class="s">text # c</span>' in marked
     assert '<span class="c"># all</span>' in marked
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert [number(x, 1) for x in (1234.56, -0.5, -0.01, None, float("nan"))] == ["1,234.6", "−0.5", "0.0", "–", "–"]
+    assert [decimals([x]) for x in (-3000, 250, 2.5, 0.1)] == [0, 1, 2, 3]
+    assert [clock(x) for x in (4.25, 200, 7500)] == ["4.25 s", "3 min 20 s", "2 h 5 min"]
+    assert moment("2025-11-21T09:03:00+01:00") == "21 November 2025, 09:03"
+    assert moment("long ago") == "long ago"
 
 
 # --- figures ---

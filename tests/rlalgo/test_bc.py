@@ -1,0 +1,209 @@
+"""Behaviour cloning and %BC."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from rlalgo import DataSpec, Episodes, rollout
+from rlalgo.batchrl.bc import BC, Config
+from tests.rlalgo.toy_data import BOX_ACTIONS, make_episodes
+from tests.rlalgo.toy_envs import Blink, Chain, Drift
+
+
+def make(episodes: Episodes, total_steps: int = 100, **config: Any) -> BC:
+    torch.manual_seed(0)
+    algo = BC(episodes.spec, Config(**{"width": 16, "weight_decay": 0.0, **config}))
+    algo.prepare(episodes, total_steps)
+    return algo
+
+
+def everything(algo: BC, episodes: Episodes) -> Any:
+    data = algo.dataset(episodes)
+    return data.gather(torch.arange(len(data)))
+
+
+def fitted(episodes: Episodes, steps: int = 400, **config: Any) -> BC:
+    algo = make(episodes, steps, **{"lr": 1e-2, "final_lr": 0.01, **config})
+    batch = everything(algo, episodes)
+    for _ in range(steps):
+        algo.update(batch)
+    return algo
+
+
+def test_learns_a_linear_expert() -> None:
+    """On states and actions of a linear policy, the error on fresh states is a small part of the actions' variance."""
+    rng = np.random.default_rng(0)
+    gain = torch.tensor(rng.normal(size=(3, 2)) * 0.1, dtype=torch.float32)
+    episodes = make_episodes("box", (50,) * 8)
+    rows = torch.arange(episodes.steps) + episodes.episode_ids()
+    expert = episodes.observations[rows] @ gain
+    episodes = replace(
+        episodes,
+        actions=expert + torch.tensor([0.0, 2.0]),
+        spec=DataSpec(episodes.spec.observation_space, BOX_ACTIONS),
+    ).check("expert")
+    algo = fitted(episodes, width=64)
+    fresh = torch.from_numpy(rng.uniform(-4, 4, (500, 3)).astype(np.float32))
+    policy = algo.policy([algo.PolicyConfig()] * 500)
+    got = policy.act(fresh, torch.arange(500))
+    wanted = fresh @ gain + torch.tensor([0.0, 2.0])
+    assert float((got - wanted).square().mean()) < 0.01 * float(expert.var())
+
+
+def test_learns_a_discrete_expert() -> None:
+    rng = np.random.default_rng(0)
+    episodes = make_episodes("discrete", (50,) * 8)
+    rows = torch.arange(episodes.steps) + episodes.episode_ids()
+
+    def expert(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+
+    episodes = replace(episodes, actions=expert(episodes.observations[rows]))
+    algo = fitted(episodes, width=64)
+    fresh = torch.from_numpy(rng.uniform(-4, 4, (500, 2)).astype(np.float32))
+    got = algo.policy([algo.PolicyConfig()] * 500).act(fresh, torch.arange(500))
+    assert float((got == expert(fresh)).float().mean()) > 0.95
+
+
+def test_with_contradicting_data_it_learns_the_mean_and_the_frequencies() -> None:
+    """The minimum of the squared error is the mean action; of the cross-entropy, the frequencies."""
+    episodes = make_episodes("box", (8, 8))
+    still = torch.zeros_like(episodes.observations)
+    actions = torch.tensor([[-0.5, 1.0], [0.5, 2.0], [0.0, 2.0], [0.8, 3.0]]).repeat(4, 1)
+    algo = fitted(replace(episodes, observations=still, actions=actions), normalize=False, steps=300)
+    got = algo.policy([algo.PolicyConfig()]).act(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+    torch.testing.assert_close(got, torch.tensor([[0.2, 2.0]]), atol=0.02, rtol=0)
+
+    episodes = make_episodes("discrete", (8, 8))
+    still = torch.zeros_like(episodes.observations)
+    counted = torch.tensor([0] * 10 + [1] * 4 + [2] * 2)
+    algo = fitted(replace(episodes, observations=still, actions=counted), normalize=False, steps=300)
+    with torch.no_grad():
+        share = algo(torch.zeros(1, 2)).softmax(-1)[0]
+    torch.testing.assert_close(share, torch.tensor([10 / 16, 4 / 16, 2 / 16]), atol=0.02, rtol=0)
+    n = 4000
+    policy = algo.policy([algo.PolicyConfig(sample=True)] * n + [algo.PolicyConfig()])
+    drawn = policy.act(torch.zeros(n + 1, 2), torch.arange(n + 1))
+    for action, expected in enumerate(share.tolist()):
+        sd = math.sqrt(expected * (1 - expected) / n)
+        assert abs((drawn[:n] == action).float().mean() - expected) < 4 * sd
+    assert drawn[n] == 0
+
+
+def test_loss_equals_a_plain_loop() -> None:
+    episodes = make_episodes("box", (3, 4))
+    algo = make(episodes)
+    batch = everything(algo, episodes)
+    with torch.no_grad():
+        predicted = algo(batch.observations)
+    middle, half = [0.0, 2.0], [1.0, 2.0]
+    errors = [
+        (float(predicted[b, i]) - (float(batch.actions[b, i]) - middle[i]) / half[i]) ** 2
+        for b in range(len(predicted))
+        for i in range(2)
+    ]
+    metrics = algo.update(batch)
+    assert set(metrics) == {"loss"}
+    assert float(metrics["loss"]) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+
+    episodes = make_episodes("discrete", (3, 4))
+    algo = make(episodes)
+    batch = everything(algo, episodes)
+    with torch.no_grad():
+        logits = algo(batch.observations).tolist()
+    errors = [
+        math.log(sum(math.exp(x) for x in row)) - row[int(a)] for row, a in zip(logits, batch.actions, strict=True)
+    ]
+    assert float(algo.update(batch)["loss"]) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+
+
+def test_percent_bc_imitates_the_best_episodes_only() -> None:
+    """Ten episodes, each with an action of its own: 10%BC and 20%BC know one and two of them."""
+    episodes = make_episodes("box", (6,) * 10)
+    order = episodes.returns().argsort(descending=True)
+    marked = torch.linspace(-0.9, 0.9, 10)[:, None].expand(10, 2)[episodes.episode_ids()]
+    episodes = replace(episodes, actions=marked + torch.tensor([0.0, 1.0]))
+    for share, count in ((0.1, 1), (0.2, 2), (1.0, 10)):
+        batch = everything(make(episodes, keep_top=share), episodes)
+        expected = {round(float(x), 3) for x in torch.linspace(-0.9, 0.9, 10)[order[:count]]}
+        assert {round(float(a), 3) for a in batch.actions[:, 0]} == expected
+
+
+def test_a_sampling_policy_needs_discrete_actions() -> None:
+    algo = make(make_episodes("box", (3,)))
+    with pytest.raises(ValueError, match="Discrete"):
+        algo.policy([algo.PolicyConfig(sample=True)])
+
+
+@pytest.mark.parametrize("env", [Drift, Chain, Blink])
+@pytest.mark.parametrize("stack", [1, 3])
+def test_plays_what_it_predicts_on_the_same_episodes(env: type, stack: int) -> None:
+    """Observation for observation (frames stacked alike), played actions are predicted ones; and batches agree."""
+    world = env()
+    spec = DataSpec(world.observation_space, world.action_space, frame_stack=stack)
+    torch.manual_seed(0)
+    algo = BC(spec, Config(width=16, dropout=0.5))
+    algo.train()
+    played = rollout(algo.policy([algo.PolicyConfig()] * 3), [env() for _ in range(3)], episodes=5, seed=0)
+    assert algo.training
+    data = algo.dataset(replace(played, spec=spec, has_final=torch.ones(5, dtype=torch.bool)))
+    predicted = algo.predict(data.gather(torch.arange(len(data))))
+    torch.testing.assert_close(predicted, played.actions, atol=1e-5, rtol=1e-5)
+    alone = rollout(algo.policy([algo.PolicyConfig()]), [env()], episodes=5, seed=0)
+    torch.testing.assert_close(alone.observations, played.observations, atol=1e-4, rtol=1e-4)
+
+
+def test_raw_in_raw_out() -> None:
+    """Data in other units, moved and stretched, is learnt just as well: the normaliser is inside."""
+    episodes = make_episodes("box", (40, 40))
+    plain = make(episodes)
+    stretched = replace(episodes, observations=episodes.observations * 1000 + 5000)
+    other = make(stretched)
+    for _ in range(5):
+        plain.update(everything(plain, episodes))
+        other.update(everything(other, stretched))
+    torch.testing.assert_close(
+        plain.predict(everything(plain, episodes)), other.predict(everything(other, stretched)), atol=1e-3, rtol=1e-3
+    )
+
+
+def test_unbounded_actions_are_left_as_they_are() -> None:
+    episodes = make_episodes("box", (6, 6))
+    box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    episodes = replace(episodes, actions=torch.tensor([[7.0, -3.0]] * 12))
+    episodes = replace(episodes, spec=DataSpec(episodes.spec.observation_space, box))
+    algo = fitted(episodes, steps=300, lr=3e-2)
+    got = algo.predict(everything(algo, episodes))
+    torch.testing.assert_close(got, torch.tensor([[7.0, -3.0]] * 12), atol=0.1, rtol=0)
+
+
+def test_schedule_clip_and_dropout_are_used() -> None:
+    episodes = make_episodes("box", (6, 6))
+    algo = make(episodes, total_steps=10, lr=1e-2, warmup=4, final_lr=0.5, clip=1e-3, dropout=0.5)
+    batch = everything(algo, episodes)
+    rates = []
+    for _ in range(12):
+        rates.append(algo.optimizers["model"].param_groups[0]["lr"])
+        algo.update(batch)
+    expected = [0.25, 0.5, 0.75, 1.0] + [0.5 + 0.25 * (1 + math.cos(math.pi * i / 6)) for i in range(7)] + [0.5]
+    np.testing.assert_allclose(rates, np.array(expected) * 1e-2, rtol=1e-6)
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in algo.parameters() if p.grad is not None))
+    assert norm == pytest.approx(1e-3, rel=1e-2)
+    algo.train()
+    assert not torch.equal(algo(batch.observations), algo(batch.observations))
+    assert torch.equal(algo.predict(batch), algo.predict(batch))
+
+
+@pytest.mark.parametrize(("layers", "hidden"), [(1, 0), (2, 1), (4, 3)])
+def test_layers_counts_hidden_layers(layers: int, hidden: int) -> None:
+    """The first one is the encoder; each further one is width x width."""
+    algo = make(make_episodes("box", (3,)), layers=layers)
+    square = [p for p in algo.net.parameters() if p.shape == (16, 16)]
+    assert len(square) == hidden
