@@ -28,8 +28,9 @@ bench: .venv/.dev  ## speed, side by side with Hugging Face's model
 		--benchmark-json .benchmarks.json -p no:cacheprovider
 	$(BIN)/python tests/benchmarks/ratios.py .benchmarks.json
 
-schema: .venv/.installed  ## the JSON schema that the YAML files' modeline names
-	$(BIN)/rlalgo schema --out configs/schema.json
+schema: .venv/.installed  ## the JSON schemas that the YAML files' modeline names
+	$(BIN)/rlalgo schema train --out configs/schema.json
+	$(BIN)/rlalgo schema collect --out configs/collect/schema.json
 
 clean:
 	rm -rf .venv build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks.json

@@ -111,7 +111,10 @@ def evaluate(
     texts += [f"evaluation.seed={seed}"] if seed is not None else []
     policies = [{"target_return": target} for target in target_return] if target_return else None
     result = application.evaluate(run, checkpoint, policies, texts, plugin or ())
-    table = Table("policy", "episodes", "mean", "sd", "IQM", "95% of the mean", "score", title=f"step {result.step:,}")
+    table = Table(box=None, padding=(0, 2, 0, 0), title=f"step {result.step:,}", title_justify="left")
+    table.add_column("policy", no_wrap=True)
+    for column in ("episodes", "mean", "sd", "IQM", "95% of the mean", "score"):
+        table.add_column(column, justify="right", no_wrap=True)
     for policy in result.policies:
         low, high = policy.interval
         score = "" if policy.normalised is None else f"{policy.normalised:.1f}"
@@ -250,11 +253,17 @@ def plugins(
 @app.command("schema")
 @told
 def print_schema(
+    what: Annotated[str, typer.Argument(help="Which YAML files: train or collect.")] = "train",
     out_file: Annotated[Path | None, typer.Option("--out", help="File to write; else it is printed.")] = None,
     plugin: Plugin = None,
 ) -> None:
     """JSON schema of the YAML files, for editors; it knows every installed plugin."""
-    value = schema(Settings, application.catalogue(plugin or ()))
+    from rlutils.collect import CollectSettings
+
+    classes: dict[str, type] = {"train": Settings, "collect": CollectSettings}
+    if what not in classes:
+        raise ConfigError([f"no schema of '{what}'; there are train and collect"])
+    value = schema(classes[what], application.catalogue(plugin or ()))
     if out_file is None:
         print(json.dumps(value, indent=1))
     else:

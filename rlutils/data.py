@@ -143,10 +143,8 @@ def print_list(console: Console) -> None:
         if info.broken is not None:
             console.print(Text.assemble(("broken ", "red"), info.broken), soft_wrap=True)
     if not found:
-        console.print(
-            "None. Make one with `rlalgo collect configs/collect/hopper.yaml`, or give the id of one of\n"
-            "Minari's as `source.id` of a configuration: it is downloaded where there is a network."
-        )
+        console.print("None. Make one with `rlalgo collect configs/collect/hopper.yaml`.", soft_wrap=True)
+        console.print("Minari's own are downloaded when they are trained on and there is a network.", soft_wrap=True)
 
 
 def print_inspection(found: Inspection, console: Console) -> None:

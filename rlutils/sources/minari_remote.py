@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import sys
 import tempfile
 import threading
 import urllib.error
@@ -29,7 +30,7 @@ def require(ident: str, download: bool) -> None:
     if not re.fullmatch(r"(?:[-\w]+/)*[-\w]+-v\d+", ident):
         raise DataError(_absent(ident, "an id looks like namespace/name-v0"))
     if not download:
-        raise DataError(_absent(ident, "`download` is off"))
+        raise DataError(_absent(ident, "downloading is off"))
     why = _unreachable(_server())
     if why is not None:
         raise DataError(_absent(ident, f"{_server()} cannot be reached ({why})"))
@@ -53,6 +54,7 @@ def _fetch(ident: str, temporary: Path) -> None:
         raise DataError(_absent(ident, needed)) from error
     # The bases of this one are the errors of whatever HTTP client is in use.
     failures: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
+    print(f"downloading minari:{ident} from {_server()} to {root() / ident}", file=sys.stderr, flush=True)
     try:
         remote.download_dataset(ident, temporary)  # shows progress bars of its own
         if not (temporary / ident / "data" / "metadata.json").is_file():

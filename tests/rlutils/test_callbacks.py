@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import rlutils
 from rlutils.callbacks import Averager
-from rlutils.callbacks.best import Best, Config
+from rlutils.callbacks.best import Best
 from rlutils.callbacks.csv import read_rows
 from tests.rlutils.runs import PLUGIN, toy_config
 
@@ -103,7 +103,7 @@ def test_console_writes_plain_lines_where_there_is_no_terminal(
 
 
 def test_best_follows_the_score_both_ways() -> None:
-    def play(config: Config, results: list) -> list[int]:
+    def play(config: Best.Config, results: list) -> list[int]:
         named: list[int] = []
         best = Best(config)
         run = Thing(mark_best=lambda path, step: named.append(step))
@@ -113,9 +113,9 @@ def test_best_follows_the_score_both_ways() -> None:
         return named
 
     scores = [Thing(score=s, metrics={"e/x": s}) for s in (1.0, 3.0, 2.0, None, 3.0, 4.0)]
-    assert play(Config(), scores) == [0, 1, 5]
-    assert play(Config(metric="e/x", mode="min"), [s for s in scores if s.score is not None]) == [0]
-    assert play(Config(metric="other"), scores) == []
+    assert play(Best.Config(), scores) == [0, 1, 5]
+    assert play(Best.Config(metric="e/x", mode="min"), [s for s in scores if s.score is not None]) == [0]
+    assert play(Best.Config(metric="other"), scores) == []
 
 
 def test_averager_survives_a_save(tmp_path: Path) -> None:

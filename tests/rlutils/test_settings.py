@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlalgo.config import schema, to_mapping
+from rlalgo import plugins as core_plugins
+from rlalgo.config import parse, schema, to_mapping
 from rlalgo.errors import ConfigError
-from rlutils.app import catalogue, read_settings
+from rlutils.app import BUILTINS, catalogue, read_settings
+from rlutils.collect import CollectSettings
 from rlutils.files import dump_yaml, parse_yaml, read_yaml
 from rlutils.settings import Settings, override
 from tests.rlutils.runs import toy_config
@@ -28,19 +30,25 @@ def test_shipped_configurations_are_valid_and_fit_the_schema(path: Path) -> None
     # What is written into a run folder is the same configuration again, and fits the schema too.
     resolved = parse_yaml(dump_yaml(to_mapping(settings)))
     jsonschema.validate(resolved, schema(Settings, known))
-    assert read_settings(resolved)[0] == settings
+    assert to_mapping(read_settings(resolved)[0]) == to_mapping(settings)
     # An editor finds the schema by the modeline.
     modeline = path.read_text().splitlines()[0]
     assert modeline.startswith("# yaml-language-server: $schema=")
     assert (path.parent / modeline.partition("=")[2]).resolve() == (CONFIGS / "schema.json").resolve()
 
 
-def test_the_shipped_schema_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("collect/*.yaml")), ids=lambda p: p.name)
+def test_shipped_collections_are_valid_and_fit_their_schema(path: Path) -> None:
+    parse(CollectSettings, read_yaml(path), catalogue())
+    jsonschema.validate(read_yaml(path), schema(CollectSettings, catalogue()))
+    assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+
+
+@pytest.mark.parametrize(("cls", "name"), [(Settings, "schema.json"), (CollectSettings, "collect/schema.json")])
+def test_the_shipped_schemas_are_up_to_date(cls: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLALGO_PLUGINS", "")  # only what this package itself offers
-    catalogue.__globals__["_catalogue"].cache_clear()
-    found = schema(Settings, catalogue())
-    catalogue.__globals__["_catalogue"].cache_clear()
-    assert read_yaml(CONFIGS / "schema.json") == parse_yaml(dump_yaml(found)), "run `make schema`"
+    known = core_plugins.catalogue(builtins=BUILTINS)
+    assert read_yaml(CONFIGS / name) == parse_yaml(dump_yaml(schema(cls, known))), "run `make schema`"
 
 
 @pytest.mark.parametrize(

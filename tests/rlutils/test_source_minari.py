@@ -381,7 +381,7 @@ def test_absent_without_download(root: Path) -> None:
     with pytest.raises(DataError) as caught:
         load("toy/lime-v0", download=False)
     text = str(caught.value)
-    assert "minari:toy/lime-v0 is not on this machine: `download` is off. Did you mean 'toy/line-v0'?" in text
+    assert "minari:toy/lime-v0 is not on this machine: downloading is off. Did you mean 'toy/line-v0'?" in text
     assert f"MINARI_DATASETS_PATH={root}" in text
     assert f"minari download toy/lime-v0` where there is a network, then copy its folder to {root}" in text
     assert "rlalgo collect configs/collect/hopper.yaml" in text

@@ -1,0 +1,243 @@
+"""Speed of the Decision Transformer beside Hugging Face's model, at the paper's sizes for Hopper.
+
+Both sides take turns, round by round, so that a busy machine slows both alike; only their ratio means something.
+`make bench` prints it. Without --benchmark-enable every piece of work runs once, on a small scale, and its results
+are compared, so that both sides are known to do the same.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from rlalgo import DataSpec, Episodes, WindowBatch, rollout
+from rlalgo.batchrl.dt import DecisionTransformer, from_hugging_face
+from rlalgo.batchrl.dt.decision_tf import Config
+from tests.benchmarks.peer import ACTIONS, CONTEXT, LONGEST, SCALE, STATES, Peer
+
+SPEC = DataSpec(
+    spaces.Box(-np.inf, np.inf, (STATES,), np.float32),
+    spaces.Box(-1, 1, (ACTIONS,), np.float32),
+    max_steps=LONGEST,
+)
+
+
+class Steady(gymnasium.Env):
+    """Episodes of one length, whatever is done: a falling robot would end them early and flatter every figure."""
+
+    observation_space, action_space = SPEC.observation_space, SPEC.action_space
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.time, self.state = 0, self.np_random.normal(size=STATES)
+        return self.state.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.time += 1
+        self.state *= 0.9
+        self.state[:ACTIONS] += action
+        return self.state.copy(), float(action[0]), False, self.time == self.length, {}
+
+
+@pytest.fixture(scope="module")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether to work at full size: where something is measured."""
+    return bool(request.config.getoption("benchmark_enable"))
+
+
+@pytest.fixture(scope="module")
+def episodes(full: bool) -> Episodes:
+    """150,000 steps in episodes of various lengths."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(100, 900, 300) if full else np.array([30, 9, 25])
+    n, e = int(lengths.sum()), len(lengths)
+    starts = torch.from_numpy(np.cumsum([0, *lengths]))
+    ends = torch.zeros(n, dtype=torch.bool)
+    ends[starts[1:] - 1] = True
+    return Episodes(
+        observations=torch.from_numpy(rng.normal(size=(n + e, STATES)).astype(np.float32)),
+        actions=torch.from_numpy(rng.uniform(-1, 1, (n, ACTIONS)).astype(np.float32)),
+        rewards=torch.from_numpy(rng.normal(3, 1, n).astype(np.float32)),
+        terminations=torch.zeros(n, dtype=torch.bool),
+        truncations=ends,
+        starts=starts,
+        spec=SPEC,
+    )
+
+
+@pytest.fixture(scope="module")
+def peer(episodes: Episodes) -> Peer:
+    """Hugging Face's model, with the data as lists."""
+    rows = episodes.first_rows().tolist()
+    return Peer(
+        [
+            {
+                "observations": episodes.observations[row : row + end - start].tolist(),
+                "actions": episodes.actions[start:end].tolist(),
+                "rewards": episodes.rewards[start:end].tolist(),
+            }
+            for row, start, end in zip(rows, episodes.starts[:-1].tolist(), episodes.starts[1:].tolist(), strict=True)
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def algo(peer: Peer, episodes: Episodes) -> DecisionTransformer:
+    """Ours, with the very same weights."""
+    algo = DecisionTransformer(SPEC, Config(max_timestep=LONGEST))
+    algo.prepare(episodes, total_steps=100_000)
+    theirs = from_hugging_face(peer.model.config.to_dict(), peer.model.state_dict())
+    theirs.predict_state = theirs.predict_return = None
+    algo.model.load_state_dict(theirs.state_dict())
+    return algo
+
+
+def pair(batch: WindowBatch, algo: DecisionTransformer) -> dict[str, torch.Tensor]:
+    """Full windows as Hugging Face's model takes them."""
+    assert batch.mask.all()
+    return {
+        "states": algo.normalizer(batch.observations),
+        "actions": batch.actions,
+        "returns_to_go": (batch.returns_to_go / SCALE).unsqueeze(-1),
+        "timesteps": batch.timesteps,
+        "attention_mask": batch.mask.float(),
+    }
+
+
+def windows(episodes: Episodes, algo: DecisionTransformer, n: int) -> WindowBatch:
+    """n windows without padding."""
+    data = algo.dataset(episodes)
+    left = data.facts[:, 1]
+    rows = (left >= CONTEXT).nonzero().squeeze(1)
+    return data.gather(rows[torch.arange(n) % len(rows)])
+
+
+def compare(benchmark: Any, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[Any, Any]:
+    """Both in turn, `rounds` times after warming up; the peer's median goes into the benchmark's extra_info."""
+    warmup, seconds, results = 3, [], []
+
+    def peers_turn() -> None:
+        start = time.perf_counter()
+        results[:] = [theirs()]
+        seconds.append(time.perf_counter() - start)
+
+    mine = benchmark.pedantic(ours, setup=peers_turn, rounds=rounds, warmup_rounds=warmup)
+    benchmark.extra_info["peer"] = "Hugging Face"
+    benchmark.extra_info["peer_median"] = statistics.median(seconds[warmup:] or seconds)
+    return mine, results[0]
+
+
+@pytest.mark.parametrize("n", [1, 64, 256])
+def test_forward(benchmark: Any, full: bool, episodes: Episodes, algo: DecisionTransformer, peer: Peer, n: int) -> None:
+    """Actions for n windows."""
+    batch = windows(episodes, algo, n if full else min(n, 8))
+    inputs = pair(batch, algo)
+    mine, theirs = compare(
+        benchmark, lambda: algo.predict(batch), lambda: peer.forward(inputs), {1: 300, 64: 40, 256: 12}[n]
+    )
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_act(benchmark: Any, episodes: Episodes, algo: DecisionTransformer, peer: Peer) -> None:
+    """One action in one environment, late in an episode."""
+    policy = algo.policy([algo.PolicyConfig(target_return=3600.0)])
+    row, T = torch.zeros(1, dtype=torch.int64), CONTEXT + 5
+    seen = episodes.observations[:T]
+    policy.begin(row)
+    actions = []
+    for observation in seen[:-1]:
+        actions.append(policy.act(observation.unsqueeze(0), row)[0])
+        policy.observe(torch.ones(1), row)
+    history = (
+        algo.normalizer(seen),
+        torch.stack([*actions, torch.zeros(ACTIONS)]),
+        ((3600 - torch.arange(T)) / SCALE).unsqueeze(1),
+        torch.arange(T),
+    )
+    first = []
+
+    def ours() -> None:
+        first.append(policy.act(seen[-1:], row)[0])
+        policy.observe(torch.ones(1), row)
+
+    peer.model.eval()
+    _, theirs = compare(benchmark, ours, lambda: peer.act(*history), 300)
+    torch.testing.assert_close(first[0], theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_train_step(benchmark: Any, full: bool, episodes: Episodes, algo: DecisionTransformer, peer: Peer) -> None:
+    """Forward, backward, clipping, AdamW and schedule on 64 windows."""
+    batch = windows(episodes, algo, 64 if full else 4)
+    inputs = pair(batch, algo)
+    algo.train()
+    mine, theirs = compare(benchmark, lambda: algo.update(batch), lambda: peer.step(inputs), 25)
+    assert 0.5 < float(mine["loss"]) / float(theirs) < 2  # dropout differs, and so do the steps after it
+
+
+def test_sampler(benchmark: Any, full: bool, episodes: Episodes, algo: DecisionTransformer, peer: Peer) -> None:
+    """64 random windows of 20 steps."""
+    data = algo.dataset(episodes)
+    generator = torch.Generator().manual_seed(0)
+    n = 64 if full else 5
+    mine, theirs = compare(benchmark, lambda: data.gather(data.rows(n, generator)), lambda: peer.collate(n), 300)
+    assert mine.observations.shape == theirs["states"].shape
+    assert mine.actions.shape == theirs["actions"].shape
+
+
+def test_training(benchmark: Any, full: bool, episodes: Episodes, algo: DecisionTransformer, peer: Peer) -> None:
+    """Sampling and step together."""
+    data = algo.dataset(episodes)
+    generator = torch.Generator().manual_seed(0)
+    n = 64 if full else 5
+    algo.train()
+    mine, theirs = compare(
+        benchmark,
+        lambda: algo.update(data.gather(data.rows(n, generator))),
+        lambda: peer.step(peer.collate(n)),
+        20,
+    )
+    assert np.isfinite([float(mine["loss"]), float(theirs)]).all()
+
+
+def test_rollout(benchmark: Any, full: bool, episodes: Episodes, algo: DecisionTransformer, peer: Peer) -> None:
+    """16 episodes of one length: all side by side, against one after the other."""
+    count, length = (16, 60) if full else (2, 8)
+    envs = [Steady(length) for _ in range(count)]
+    options = [algo.PolicyConfig(target_return=3600.0)] * count
+
+    def ours() -> int:
+        return rollout(algo.policy(options), envs, count, seed=0).steps
+
+    mine, theirs = compare(benchmark, ours, lambda: peer.play(envs[0], 3600.0, count), 6)
+    assert mine == theirs == count * length
+
+
+def test_both_play_the_same_episode(episodes: Episodes, algo: DecisionTransformer, peer: Peer) -> None:
+    """The peer's evaluation is right: with our weights it acts as our policy does."""
+    twin = from_hugging_face(peer.model.config.to_dict(), peer.model.state_dict())
+    twin.predict_state = twin.predict_return = None
+    fresh = DecisionTransformer(SPEC, Config(max_timestep=LONGEST))
+    fresh.load_state_dict({**algo.state_dict(), **{f"model.{k}": v for k, v in twin.state_dict().items()}})
+    played = rollout(fresh.policy([fresh.PolicyConfig(target_return=3600.0)]), [Steady(30)], 1, seed=0)
+    seen: list[np.ndarray] = []
+
+    class Watched(Steady):
+        def step(self, action: np.ndarray) -> Any:
+            seen.append(action.copy())
+            return super().step(action)
+
+    peer.play(Watched(30), 3600.0, 1)
+    np.testing.assert_allclose(np.stack(seen), played.actions.numpy(), atol=1e-4)
+    assert replace(played, spec=SPEC).steps == 30

@@ -1,0 +1,81 @@
+"""What every registered source of data must fulfil. A row in MAKERS writes a tiny dataset and gives the options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import rlutils
+from rlalgo import DataSpec, Episodes
+from rlalgo.config import field_docs, resolve
+from rlalgo.core.dataset import Transitions
+from rlalgo.plugins import make
+from rlalgo.registry import Choice, Kind
+from tests.rlutils.minari_data import ID, write_dataset
+
+CATALOGUE = rlutils.catalogue()
+Maker = Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]
+
+
+def minari(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    write_dataset(folder, lengths=(5, 3, 7))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
+    return {"id": ID}
+
+
+MAKERS: dict[str, Maker] = {"minari": minari}
+
+
+@pytest.fixture(params=CATALOGUE.names("source"))
+def choice(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choice:
+    maker = MAKERS.get(request.param)
+    options = maker(tmp_path, monkeypatch) if maker else {}
+    faults: list[str] = []
+    found = resolve(Kind("source"), {"name": request.param, **options}, CATALOGUE, "source", faults)
+    if found is None and maker is None:
+        pytest.skip(f"needs options, and there is no row in MAKERS: {faults}")
+    assert found is not None, faults
+    return found
+
+
+def test_gives_episodes_that_pass_every_check(choice: Choice) -> None:
+    episodes = make("source", choice).load()
+    assert isinstance(episodes, Episodes)
+    assert episodes.check(choice.name) is episodes
+    assert len(episodes) > 0
+    assert episodes.steps == int(episodes.lengths().sum())
+    assert int(episodes.lengths().max()) <= episodes.spec.max_steps
+    ends = torch.zeros(episodes.steps, dtype=torch.bool)
+    ends[episodes.starts[1:] - 1] = True
+    assert not (episodes.terminations | episodes.truncations)[~ends].any()
+
+
+def test_gives_the_same_episodes_again(choice: Choice) -> None:
+    first, second = (make("source", choice).load() for _ in range(2))
+    for name in ("observations", "actions", "rewards", "terminations", "truncations", "starts", "has_final"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+    assert first.spec == second.spec
+    assert {key: value.tolist() for key, value in first.info.items()} == {
+        key: value.tolist() for key, value in second.info.items()
+    }
+
+
+def test_the_spec_can_be_saved(choice: Choice) -> None:
+    spec = make("source", choice).load().spec
+    assert DataSpec.from_mapping(spec.to_mapping()) == spec
+
+
+def test_the_episodes_can_be_learnt_from(choice: Choice) -> None:
+    episodes = make("source", choice).load()
+    batch = Transitions(episodes).gather(torch.arange(2))
+    assert batch.observations.shape[1:] == episodes.spec.encoder_space().shape
+
+
+def test_every_option_has_its_docstring(choice: Choice) -> None:
+    assert choice.entry is not None
+    config: Any = choice.entry.cls.Config
+    assert set(config.__dataclass_fields__) <= set(field_docs(config))
