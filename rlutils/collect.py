@@ -221,7 +221,8 @@ def _temporary(root: Path) -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f".collect-{os.getpid()}-", dir=root))
     except OSError as error:
-        raise DataError(f"{root} cannot be written: {error.strerror}; set MINARI_DATASETS_PATH to another folder") from error
+        why = f"{root} cannot be written: {error.strerror}"
+        raise DataError(f"{why}; set MINARI_DATASETS_PATH to another folder") from error
     try:
         yield folder
     except OSError as error:

@@ -13,7 +13,7 @@ def table(report: dict[str, Any]) -> list[str]:
     lines = [f"{'':<22}{'ours, ms':>12}{'peer, ms':>12}{'ratio':>9}   peer"]
     for result in sorted(report["benchmarks"], key=lambda result: result["name"]):
         info = result["extra_info"]
-        mine, theirs = result["stats"]["median"], info["peer_median"]
+        mine, theirs = result["stats"]["median"] / info["times"], info["peer_median"] / info["times"]
         name = result["name"].removeprefix("test_")
         lines.append(f"{name:<22}{1e3 * mine:>12.3f}{1e3 * theirs:>12.3f}{theirs / mine:>8.2f}x   {info['peer']}")
     return lines

@@ -82,7 +82,8 @@ def test_train_records_the_command_that_repeats_it(run: Path, config: Path) -> N
         ("device=gpu9", "device: 'gpu9' cannot be used here"),
         ("plugins=[nowhere.at.all]", "plugin 'nowhere.at.all' cannot be imported: ModuleNotFoundError"),
         ("plugins=[./gone.py]", "plugin file"),
-        ("algo=only_discrete; evaluation={}", "only_discrete needs a Discrete action space; toy has Box(-1.0, 1.0, (2,), float32). "
+        ("algo=only_discrete; evaluation={}",
+         "only_discrete needs a Discrete action space; toy has Box(-1.0, 1.0, (2,), float32). "
          "Try: bc, dt, only_box."),
         ("callbacks=[{name: cvs}]", "callbacks[0]: no callback called 'cvs'. Did you mean 'csv'?"),
         ("evaluation.policies=[{target: 1}]", "evaluation.policies[0].target: unknown key 'target'."),

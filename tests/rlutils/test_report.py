@@ -25,17 +25,8 @@ from scipy import stats
 
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils import files, plots
-from rlutils.report import (
-    clock,
-    decimals,
-    experiments,
-    highlight,
-    load_run_record,
-    moment,
-    number,
-    print_results,
-    write_report,
-)
+from rlutils.records import decimals, experiments, load_run_record
+from rlutils.report import clock, highlight, moment, number, print_results, write_report
 
 SECTIONS = ["Run", "Results", "Achieved returns", "Training", "To reproduce"]
 TARGETS = (800.0, 1600.0, 2400.0, 3200.0, 3600.0)
