@@ -49,11 +49,14 @@ def read_settings(
         ConfigError: every fault at once.
         PluginError: a plugin it names is broken.
     """
-    if isinstance(config, Settings):
+    where = ""
+    if isinstance(config, str | Path):
+        where = str(config)
+        config = load_mapping(Path(config))
+    elif isinstance(config, Settings):
         config = to_mapping(config)
-    where = "" if isinstance(config, Mapping) else str(config)
-    values = dict(config) if isinstance(config, Mapping) else load_mapping(Path(config))
-    values = override(values, overrides)
+    assert isinstance(config, Mapping)
+    values = override(dict(config), overrides)
     named = values.get("plugins") or []
     if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
         raise ConfigError([f"plugins: expected a list of module names and files, got {named!r}"], where)

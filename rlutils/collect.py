@@ -246,7 +246,7 @@ def _write(settings: CollectSettings, env: gymnasium.Env, episodes: list[Recorde
                 id=number,
                 seed=episode.seed,
                 observations=_stacked(space, episode.observations),
-                actions=np.asarray(episode.actions, env.action_space.dtype),  # type: ignore[arg-type]
+                actions=np.asarray(episode.actions, env.action_space.dtype),
                 rewards=list(np.asarray(episode.rewards, np.float64)),
                 terminations=list(flags[0]),
                 truncations=list(flags[1]),

@@ -60,7 +60,7 @@ def play(
     algo, _ = checkpoints.load_algo(found, known)
     settings, _ = run_settings(folder, plugins)
     algo.to(pick_device(settings.device))
-    option = parse(type(algo).PolicyConfig, dict(options), known, f"options of {algo.name}'s policy")
+    option: Any = parse(type(algo).PolicyConfig, dict(options), known, f"options of {algo.name}'s policy")
     maker = core_plugins.make("env", settings.env)
     env = maker.make(algo.spec, 1, render_mode="rgb_array" if video else None)[0]
     played: list[Played] = []

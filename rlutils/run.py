@@ -182,9 +182,9 @@ class Run:
             self.write_record(state, error)
         if faults and error is None:
             raise ExceptionGroup("callbacks failed at the end of the run", faults)
-        for fault in faults:
+        for also in faults:
             assert error is not None
-            error.add_note(f"besides, a callback failed at the end: {type(fault).__name__}: {fault}")
+            error.add_note(f"besides, a callback failed at the end: {type(also).__name__}: {also}")
 
     def close(self) -> None:
         """Closes the environments; they are made again when needed."""

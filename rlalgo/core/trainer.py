@@ -28,6 +28,8 @@ class Run(Protocol):
     """Updates done so far; after a resume, where to go on."""
     evaluate_every: int
     """Updates between evaluations; 0 for one at the end only."""
+    stopped: str | None
+    """Why training ended before its time, if it did."""
     stop_signal: str | None
     """Name of a signal that asked for a clean stop (SIGINT, SIGTERM), or None."""
 

@@ -113,7 +113,7 @@ class ARS:
             noise = float(rng.uniform(*config.noise)) * float(rng.random() < 0.7)  # some episodes without any
             half = (space.high - space.low) / 2 if space.is_bounded() else 1.0
 
-            def act(observation: Any, policy: _Linear = policy, noise: float = noise * half) -> Any:
+            def act(observation: Any, policy: _Linear = policy, noise: Any = noise * half) -> Any:
                 action = policy.act(observation)
                 action = action + noise * rng.standard_normal(action.shape)
                 return np.clip(action, space.low, space.high).astype(space.dtype)
