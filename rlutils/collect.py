@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rlalgo import plugins as core_plugins
 from rlalgo.config import Count, Whole, parse
-from rlalgo.errors import ConfigError, DataError, EnvironmentFault, near
+from rlalgo.errors import DataError, EnvironmentFault, near
 from rlalgo.registry import Choice, Kind
 
 MakeEnv = Callable[[], gymnasium.Env]
@@ -152,8 +152,7 @@ def collect(settings: CollectSettings, replace: bool = False, say: Say | None = 
     target = root / settings.id
     if target.exists() and not replace:
         raise DataError(f"dataset {settings.id} exists ({target}); replace it with --replace, or choose another id")
-    with _temporary(root) as temporary:
-        env = make_env(settings.env)
+    with _temporary(root) as temporary, contextlib.closing(make_env(settings.env)) as env:
         behaviour = core_plugins.make("behaviour", settings.behaviour)
         episodes, steps = [], 0
         for episode in behaviour.episodes(lambda: make_env(settings.env), settings.steps, settings.seed, say):
@@ -164,7 +163,6 @@ def collect(settings: CollectSettings, replace: bool = False, say: Say | None = 
             raise DataError(f"behaviour '{settings.behaviour.name}' recorded no episode; there is nothing to write")
         say("writing", 0.0)
         _write(settings, env, episodes, temporary)
-        env.close()
         _install(temporary, root, settings.id)
     returns = [episode.ret for episode in episodes]
     return CollectResult(settings.id, target, len(episodes), steps, returns, time.perf_counter() - watch)
@@ -180,11 +178,13 @@ def play_episode(
     terminated = truncated = False
     while not (terminated or truncated):
         action = act(observation)
+        actions.append(np.array(action))  # before the environment can change it
+        if isinstance(env.action_space, spaces.Discrete):
+            action = int(action)
         observation, reward, terminated, truncated, _ = env.step(action)
         if observe is not None:
             observe(float(reward))
         observations.append(_copy(observation))
-        actions.append(np.array(action))
         rewards.append(float(reward))
     plain = isinstance(observation, np.ndarray)
     return Recorded(
@@ -252,12 +252,14 @@ def _write(settings: CollectSettings, env: gymnasium.Env, episodes: list[Recorde
                 truncations=list(flags[1]),
             )
         )
+    _reserve(folder, sum(_size(buffer.observations) + 64 * len(buffer.rewards) + 40_000 for buffer in buffers))
     low, high = settings.ref_scores or (None, None)
     with _minari_root(folder):
         dataset = minari.create_dataset_from_buffers(
             settings.id,
             buffers,
             env=env.spec,
+            eval_env=env.spec,
             observation_space=space,
             action_space=env.action_space,
             algorithm_name=settings.behaviour.name,
@@ -274,6 +276,22 @@ def _write(settings: CollectSettings, env: gymnasium.Env, episodes: list[Recorde
         )
     del dataset
     _repack(folder / settings.id / "data" / "main_data.hdf5")
+
+
+def _reserve(folder: Path, size: int) -> None:
+    """OSError if a file of that many bytes does not fit: HDF5 answers a full disk by a crash of the process."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+
+
+def _size(observations: Any) -> int:
+    """Bytes in the arrays of a Dict, Tuple or Box observation."""
+    if isinstance(observations, np.ndarray):
+        return observations.nbytes
+    return sum(map(_size, observations.values() if isinstance(observations, dict) else observations))
 
 
 def _repack(path: Path) -> None:
@@ -361,6 +379,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-__all__ = ["CollectResult", "CollectSettings", "ConfigError", "Recorded", "collect", "collect_file", "play_episode"]

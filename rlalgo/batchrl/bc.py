@@ -1,4 +1,4 @@
-"""Behaviour cloning, and %BC: imitate the data, or its best episodes (baselines of Chen et al. 2021, section 5.1).
+"""Behaviour cloning and %BC: imitate the data, or its best episodes (Chen et al. 2021, section 5.1).
 
     minimise  E_{(s, a) in top fraction of the data} [ -log pi(a | s) ]
 
@@ -25,44 +25,40 @@ from rlalgo.nets import Chooser, Normalizer, action_head, warmup_cosine
 from rlalgo.registry import Choice, Kind
 
 
-@dataclass(frozen=True)
-class Config:
-    width: Count = 256
-    """Units of every hidden layer, the first of which is the state encoder's output."""
-    layers: Count = 2
-    """Hidden layers."""
-    dropout: Probability = 0.0
-    """After every hidden layer."""
-    lr: Positive = 1e-3
-    """AdamW's learning rate."""
-    weight_decay: NonNegative = 1e-4
-    """AdamW's decoupled weight decay."""
-    clip: Positive | None = None
-    """Largest gradient norm."""
-    warmup: Whole = 0
-    """Updates over which the learning rate rises linearly."""
-    final_lr: Fraction = 1.0
-    """Share of lr that a cosine reaches at the last update; 1 keeps it constant."""
-    normalize: bool = True
-    """Normalise vector observations by the data's mean and standard deviation."""
-    keep_top: Fraction = 1.0
-    """%BC: imitate the best episodes only, up to this share of the steps; 0.1 is the paper's 10%BC."""
-    tanh: bool = True
-    """Squash continuous actions into a bounded action space."""
-    state_encoder: Annotated[Choice, Kind("encoder", "state")] = Choice("linear")
-    """What embeds observations."""
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    sample: bool = False
-    """Draw discrete actions from the predicted distribution instead of taking the likeliest."""
-
-
 class BC(BatchRLAlgo[TransitionBatch]):
     name: ClassVar[str] = "bc"
-    Config = Config
-    PolicyConfig = PolicyConfig
+
+    @dataclass(frozen=True)
+    class Config:
+        width: Count = 256
+        """Units of every hidden layer, the first of which is the state encoder's output."""
+        layers: Count = 2
+        """Hidden layers."""
+        dropout: Probability = 0.0
+        """After every hidden layer."""
+        lr: Positive = 1e-3
+        """AdamW's learning rate."""
+        weight_decay: NonNegative = 1e-4
+        """AdamW's decoupled weight decay."""
+        clip: Positive | None = None
+        """Largest gradient norm."""
+        warmup: Whole = 0
+        """Updates over which the learning rate rises linearly."""
+        final_lr: Fraction = 1.0
+        """Share of lr that a cosine reaches at the last update; 1 keeps it constant."""
+        normalize: bool = True
+        """Normalise vector observations by the data's mean and standard deviation."""
+        keep_top: Fraction = 1.0
+        """%BC: imitate the best episodes only, up to this share of the steps; 0.1 is the paper's 10%BC."""
+        tanh: bool = True
+        """Squash continuous actions into a bounded action space."""
+        state_encoder: Annotated[Choice, Kind("encoder", "state")] = Choice("linear")
+        """What embeds observations."""
+
+    @dataclass(frozen=True)
+    class PolicyConfig:
+        sample: bool = False
+        """Draw discrete actions from the predicted distribution instead of taking the likeliest."""
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
@@ -109,7 +105,7 @@ class BC(BatchRLAlgo[TransitionBatch]):
 class BCPolicy(Policy):
     """The imitator, for n rows."""
 
-    def __init__(self, algo: BC, options: Sequence[PolicyConfig]) -> None:
+    def __init__(self, algo: BC, options: Sequence[BC.PolicyConfig]) -> None:
         self.algo, self.options = algo, options
         self.stack = FrameStack(algo.spec, len(options), algo.device)
         self.chooser = Chooser(algo.head, [option.sample for option in options])

@@ -59,7 +59,7 @@ class RunPolicy:
         recorded = algo.spec.preprocess.get("flatten")
         original = from_mapping(recorded) if recorded else None
         known = catalogue(config.plugins)
-        options: list[Any] = [parse(algo.PolicyConfig, values, known, "behaviour.policies") for values in config.policies]
+        options: list[Any] = [parse(algo.PolicyConfig, o, known, "behaviour.policies") for o in config.policies]
         done = number = 0
         while done < steps:
             which = number % len(options)

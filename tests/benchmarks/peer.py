@@ -14,6 +14,16 @@ from transformers import DecisionTransformerConfig, DecisionTransformerModel
 STATES, ACTIONS, CONTEXT, LONGEST, SCALE = 11, 3, 20, 1000, 1000.0  # Hopper, the paper's gym setting
 
 
+def returns_to_go(rewards: np.ndarray) -> np.ndarray:
+    """(T,) -> (T,), step by step from the end, as the tutorial does it for every item."""
+    out = np.zeros_like(rewards)
+    total = 0.0
+    for t in reversed(range(len(rewards))):
+        total = rewards[t] + total
+        out[t] = total
+    return out
+
+
 class Peer:
     """A model, its optimiser and the statistics of the data.
 
@@ -44,7 +54,7 @@ class Peer:
             start = int(self.rng.integers(len(episode["rewards"])))
             s = np.array(episode["observations"][start : start + CONTEXT])
             a = np.array(episode["actions"][start : start + CONTEXT])
-            g = np.cumsum(np.array(episode["rewards"][start:])[::-1])[::-1][: len(s)]
+            g = returns_to_go(np.array(episode["rewards"][start:]))[: len(s)]
             t = np.arange(start, start + len(s)).clip(max=LONGEST - 1)
             pad = CONTEXT - len(s)
             parts["s"].append(np.concatenate([np.zeros((pad, STATES)), (s - self.mean) / self.std]))

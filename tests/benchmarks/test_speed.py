@@ -20,7 +20,6 @@ from gymnasium import spaces
 
 from rlalgo import DataSpec, Episodes, WindowBatch, rollout
 from rlalgo.batchrl.dt import DecisionTransformer, from_hugging_face
-from rlalgo.batchrl.dt.decision_tf import Config
 from tests.benchmarks.peer import ACTIONS, CONTEXT, LONGEST, SCALE, STATES, Peer
 
 SPEC = DataSpec(
@@ -99,7 +98,7 @@ def peer(lists: list[dict[str, list]]) -> Peer:
 @pytest.fixture
 def algo(peer: Peer, episodes: Episodes) -> DecisionTransformer:
     """Ours, with the very same weights."""
-    algo = DecisionTransformer(SPEC, Config(max_timestep=LONGEST))
+    algo = DecisionTransformer(SPEC, DecisionTransformer.Config(max_timestep=LONGEST))
     algo.prepare(episodes, total_steps=100_000)
     theirs = from_hugging_face(peer.model.config.to_dict(), peer.model.state_dict())
     theirs.predict_state = theirs.predict_return = None

@@ -12,14 +12,14 @@ import torch
 from gymnasium import spaces
 
 from rlalgo import DataSpec, Episodes, rollout
-from rlalgo.batchrl.bc import BC, Config
+from rlalgo.batchrl.bc import BC
 from tests.rlalgo.toy_data import BOX_ACTIONS, make_episodes
 from tests.rlalgo.toy_envs import Blink, Chain, Drift
 
 
 def make(episodes: Episodes, total_steps: int = 100, **config: Any) -> BC:
     torch.manual_seed(0)
-    algo = BC(episodes.spec, Config(**{"width": 16, "weight_decay": 0.0, **config}))
+    algo = BC(episodes.spec, BC.Config(**{"width": 16, "weight_decay": 0.0, **config}))
     algo.prepare(episodes, total_steps)
     return algo
 
@@ -149,7 +149,7 @@ def test_plays_what_it_predicts_on_the_same_episodes(env: type, stack: int) -> N
     world = env()
     spec = DataSpec(world.observation_space, world.action_space, frame_stack=stack)
     torch.manual_seed(0)
-    algo = BC(spec, Config(width=16, dropout=0.5))
+    algo = BC(spec, BC.Config(width=16, dropout=0.5))
     algo.train()
     played = rollout(algo.policy([algo.PolicyConfig()] * 3), [env() for _ in range(3)], episodes=5, seed=0)
     assert algo.training

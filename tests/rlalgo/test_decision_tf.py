@@ -14,7 +14,6 @@ from torch import Tensor
 
 from rlalgo import DataSpec, Episodes, WindowBatch
 from rlalgo.batchrl.dt import DecisionTransformer
-from rlalgo.batchrl.dt.decision_tf import Config
 from tests.rlalgo.toy_data import BOX_ACTIONS, make_episodes
 
 SMALL: dict[str, Any] = {
@@ -31,7 +30,7 @@ SMALL: dict[str, Any] = {
 def make(episodes: Episodes, total_steps: int = 100, **config: Any) -> DecisionTransformer:
     """A small model with weights of ordinary size, prepared on these episodes."""
     torch.manual_seed(0)
-    algo = DecisionTransformer(episodes.spec, Config(**{**SMALL, **config}))
+    algo = DecisionTransformer(episodes.spec, DecisionTransformer.Config(**{**SMALL, **config}))
     with torch.no_grad():
         for p in algo.parameters():
             p.add_(torch.randn_like(p) * 0.2)
@@ -299,7 +298,7 @@ def test_the_first_step_is_adamws() -> None:
 
 def test_defaults_are_the_papers_gym_setting() -> None:
     """Chen et al. 2021, table 8 and the authors' code."""
-    config = Config()
+    config = DecisionTransformer.Config()
     assert (config.context, config.width, config.layers, config.heads) == (20, 128, 3, 1)
     assert (config.activation, config.dropout, config.clip) == ("relu", 0.1, 0.25)
     assert (config.lr, config.weight_decay, config.warmup, config.final_lr) == (1e-4, 1e-4, 10_000, 1.0)
@@ -402,9 +401,9 @@ def test_predict_is_in_eval_mode_and_restores_it() -> None:
 
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
-        Config(width=10, heads=4)
+        DecisionTransformer.Config(width=10, heads=4)
     with pytest.raises(ValueError, match="context must be 2 or more"):
-        Config(context=1, state_loss=1.0)
+        DecisionTransformer.Config(context=1, state_loss=1.0)
     with pytest.raises(TypeError, match="state_loss predicts vector observations"):
         make(make_episodes("frames", (3,)), state_loss=1.0)
 

@@ -21,7 +21,7 @@ LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
 
 def stacked(frames: list[np.ndarray], k: int) -> np.ndarray:
-    """The last k frames, the first one repeated where there are fewer, as an encoder of that many frames sees them."""
+    """The last k frames, the first one repeated where there are fewer, as an encoder of k frames sees them."""
     last = [frames[max(len(frames) - k + i, 0)] for i in range(k)]
     if k == 1:
         return last[0]

@@ -20,10 +20,10 @@ from rlalgo.encoders import Linear
 from rlalgo.errors import CheckpointError
 from rlalgo.nets import BoxHead
 
-S, A, K, W = 5, 3, 6, 32
+S, A, K, W = 5, 3, 6, 128
 
 FEW_AND_MANY = [1, 4]
-"""Batches of 8 and of 32 windows: few and many tokens take different ways through attention to the same numbers."""
+"""Batches of 8 and 32 windows: few and many tokens take different ways through attention."""
 
 VARIANTS = [
     {"n_head": 1, "activation_function": "relu", "action_tanh": True},
@@ -69,7 +69,7 @@ def windows(times: int = 1) -> dict[str, Tensor]:
 
 
 def theirs(model: DecisionTransformerModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, K, A), (B, K, S), (B, K) of their model, which pads on the left; back in our order, 0 at padding."""
+    """(B, K, A), (B, K, S), (B, K) of their model, which pads on the left; in our order, 0 at padding."""
     lengths = batch["mask"].sum(1).tolist()
 
     def left(x: Tensor, value: float = 0.0) -> Tensor:
@@ -246,7 +246,7 @@ def louder(model: nn.Module) -> nn.Module:
 
 
 def test_token_positions_embed_place_and_the_first_timestep_alone() -> None:
-    """Chen et al. 2021, Atari: every token has its place in the window, and all share the window's first timestep."""
+    """Chen et al. 2021, Atari: each token has its place, and all share the window's first timestep."""
     model = louder(make_model(context=K))
     assert isinstance(model, DTModel)
     batch = windows()
@@ -305,7 +305,7 @@ def test_acting_at_one_step_is_the_prediction_there() -> None:
 
 
 def test_initialisation_is_that_of_gpt_2() -> None:
-    """Normal(0, 0.02), biases 0, norms 1, and what is added to the residual stream scaled by 1 / sqrt(2 layers)."""
+    """Normal(0, 0.02), biases 0, norms 1; what is added to the residual scaled by 1 / sqrt(2 layers)."""
     torch.manual_seed(0)
     trunk = TrajectoryGPT2(64, layers=8, heads=1)
     for name, p in trunk.named_parameters():
@@ -351,17 +351,17 @@ def test_dropout_multiplies_by_0_or_the_inverse_of_what_is_kept() -> None:
 
 @pytest.mark.parametrize("batch", [100, 1000])  # on both ways through attention
 def test_dropout_acts_on_embeddings_attention_and_both_residuals(batch: int) -> None:
-    """How often a number is dropped tells at how many places: with p on each of them alone and on all of them."""
+    """How often a number survives tells at how many places it may be dropped."""
     p, n = 0.3, 8000 // batch
     x = torch.randn(batch, 2, W)
 
     def kept(trunk: TrajectoryGPT2) -> float:
-        """Share of draws in which the first token's state is untouched by the block's addition."""
+        """Share of draws in which the first token's first number is not 0."""
         with torch.no_grad():
             return float(torch.stack([(trunk(x)[:, 0, 0]) for _ in range(n)]).ne(0).float().mean())
 
     def bare() -> TrajectoryGPT2:
-        """A trunk without norms' effect whose first number is: input + attention's constant + MLP's constant."""
+        """All weights zero, no last norm: what comes out is the input, as far as it is not dropped."""
         torch.manual_seed(0)
         trunk = TrajectoryGPT2(W, layers=1, heads=1, dropout=p).train()
         with torch.no_grad():

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from rlalgo import Controller, DataSpec, Episodes, WindowBatch, rollout
 from rlalgo.batchrl.dt import DecisionTransformer, RtgEpDataset, dt_play
-from rlalgo.batchrl.dt.decision_tf import Config
 from tests.rlalgo.toy_envs import Blink, Chain, Drift
 
 K = 4
@@ -29,7 +28,7 @@ def make(env: gymnasium.Env, frame_stack: int = 1, **config: Any) -> DecisionTra
     torch.manual_seed(1)
     spec = DataSpec(env.observation_space, env.action_space, frame_stack=frame_stack, max_steps=30)
     chosen = {"context": K, "width": 16, "layers": 2, "heads": 2, "dropout": 0.3, "return_scale": 2.0, **config}
-    algo = DecisionTransformer(spec, Config(**chosen))
+    algo = DecisionTransformer(spec, DecisionTransformer.Config(**chosen))
     with torch.no_grad():
         for p in algo.parameters():
             p.add_(torch.randn_like(p) * 0.3)

@@ -1,4 +1,4 @@
-"""Decision Transformer (Chen et al. 2021, https://arxiv.org/abs/2106.01345): offline RL as sequence modelling.
+"""Decision Transformer (Chen et al. 2021, arXiv 2106.01345): offline RL as sequence modelling.
 
     a_t = f(R_{t-K+1}, s_{t-K+1}, a_{t-K+1}, ..., R_t, s_t),    R_t = sum of the rewards from t to the end
 
@@ -30,78 +30,74 @@ from rlalgo.nets import Normalizer, action_head, masked_mean, warmup_cosine
 from rlalgo.registry import Choice, Kind
 
 
-@dataclass(frozen=True)
-class Config:
-    context: Count = 20
-    """K, steps that the model sees at once (three tokens each)."""
-    width: Count = 128
-    """Size of a token."""
-    layers: Count = 3
-    """Transformer blocks."""
-    heads: Count = 1
-    """Attention heads; must divide width."""
-    activation: Literal["relu", "gelu", "gelu_new"] = "relu"
-    """Nonlinearity of the blocks."""
-    dropout: Probability = 0.1
-    """On embeddings, attention and residuals."""
-    lr: Positive = 1e-4
-    """AdamW's learning rate after warmup."""
-    weight_decay: NonNegative = 1e-4
-    """AdamW's decoupled weight decay."""
-    betas: tuple[Probability, Probability] = (0.9, 0.999)
-    """AdamW's averaging factors."""
-    clip: Positive | None = 0.25
-    """Largest gradient norm."""
-    warmup: Whole = 10_000
-    """Updates over which the learning rate rises linearly."""
-    final_lr: Fraction = 1.0
-    """Share of lr that a cosine reaches at the last update; 1 keeps it constant, as the paper's gym setting does."""
-    return_scale: Positive = 1000.0
-    """Returns-to-go are divided by this."""
-    normalize: bool = True
-    """Normalise vector observations by the data's mean and standard deviation."""
-    keep_top: Fraction = 1.0
-    """Train on the best episodes only, up to this share of the steps (the authors' pct_traj)."""
-    delayed: bool = False
-    """All reward on the last step of each episode; the return-to-go then stays constant while playing."""
-    tanh: bool = True
-    """Squash continuous actions into a bounded action space."""
-    max_timestep: Count | None = None
-    """Rows of the timestep table; later timesteps use the last one. None: the longest possible episode."""
-    positions: Literal["timestep", "token"] = "timestep"
-    """Embed each step's timestep (gym), or the token's place and the window's first timestep (Atari)."""
-    state_loss: NonNegative = 0.0
-    """Weight of predicting the next state; 0, as in the paper, leaves the head out."""
-    return_loss: NonNegative = 0.0
-    """Weight of predicting the next return-to-go; likewise."""
-    state_encoder: Annotated[Choice, Kind("encoder", "state")] = Choice("linear")
-    """What embeds observations."""
-    action_encoder: Annotated[Choice, Kind("encoder", "action")] = Choice("linear")
-    """What embeds actions."""
-    return_encoder: Annotated[Choice, Kind("encoder", "return")] = Choice("linear")
-    """What embeds returns-to-go."""
-    timestep_encoder: Annotated[Choice, Kind("encoder", "timestep")] = Choice("linear")
-    """What embeds timesteps."""
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.context == 1 and (self.state_loss or self.return_loss):
-            raise ValueError("state_loss and return_loss predict the next step, so context must be 2 or more")
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    target_return: float | None = None
-    """Return to ask for, in raw reward units; None asks for the best return in the training data."""
-    sample: bool = False
-    """Draw discrete actions from the predicted distribution (as the paper does on Atari) instead of the likeliest."""
-
-
 class DecisionTransformer(BatchRLAlgo[WindowBatch]):
     name: ClassVar[str] = "dt"
-    Config = Config
-    PolicyConfig = PolicyConfig
+
+    @dataclass(frozen=True)
+    class Config:
+        context: Count = 20
+        """K, steps that the model sees at once (three tokens each)."""
+        width: Count = 128
+        """Size of a token."""
+        layers: Count = 3
+        """Transformer blocks."""
+        heads: Count = 1
+        """Attention heads; must divide width."""
+        activation: Literal["relu", "gelu", "gelu_new"] = "relu"
+        """Nonlinearity of the blocks."""
+        dropout: Probability = 0.1
+        """On embeddings, attention and residuals."""
+        lr: Positive = 1e-4
+        """AdamW's learning rate after warmup."""
+        weight_decay: NonNegative = 1e-4
+        """AdamW's decoupled weight decay."""
+        betas: tuple[Probability, Probability] = (0.9, 0.999)
+        """AdamW's averaging factors."""
+        clip: Positive | None = 0.25
+        """Largest gradient norm."""
+        warmup: Whole = 10_000
+        """Updates over which the learning rate rises linearly."""
+        final_lr: Fraction = 1.0
+        """Share of lr that a cosine reaches at the last update; 1 keeps it constant, as the paper does in gym."""
+        return_scale: Positive = 1000.0
+        """Returns-to-go are divided by this."""
+        normalize: bool = True
+        """Normalise vector observations by the data's mean and standard deviation."""
+        keep_top: Fraction = 1.0
+        """Train on the best episodes only, up to this share of the steps (the authors' pct_traj)."""
+        delayed: bool = False
+        """All reward on the last step of each episode; the return-to-go then stays constant while playing."""
+        tanh: bool = True
+        """Squash continuous actions into a bounded action space."""
+        max_timestep: Count | None = None
+        """Rows of the timestep table; later timesteps use the last one. None: the longest possible episode."""
+        positions: Literal["timestep", "token"] = "timestep"
+        """Embed each step's timestep (gym), or the token's place and the window's first timestep (Atari)."""
+        state_loss: NonNegative = 0.0
+        """Weight of predicting the next state; 0, as in the paper, leaves the head out."""
+        return_loss: NonNegative = 0.0
+        """Weight of predicting the next return-to-go; likewise."""
+        state_encoder: Annotated[Choice, Kind("encoder", "state")] = Choice("linear")
+        """What embeds observations."""
+        action_encoder: Annotated[Choice, Kind("encoder", "action")] = Choice("linear")
+        """What embeds actions."""
+        return_encoder: Annotated[Choice, Kind("encoder", "return")] = Choice("linear")
+        """What embeds returns-to-go."""
+        timestep_encoder: Annotated[Choice, Kind("encoder", "timestep")] = Choice("linear")
+        """What embeds timesteps."""
+
+        def __post_init__(self) -> None:
+            if self.width % self.heads:
+                raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+            if self.context == 1 and (self.state_loss or self.return_loss):
+                raise ValueError("state_loss and return_loss predict the next step, so context must be 2 or more")
+
+    @dataclass(frozen=True)
+    class PolicyConfig:
+        target_return: float | None = None
+        """Return to ask for, in raw reward units; None asks for the best return in the training data."""
+        sample: bool = False
+        """Draw discrete actions from the predicted distribution, as the paper does on Atari, not the likeliest."""
 
     best_return: Tensor
 
@@ -153,7 +149,7 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         timesteps: Tensor,
         at: Tensor | None = None,
     ) -> DTOutput:
-        """Raw windows, right-padded: (B, K, *S), (B, K, A) | (B, K), (B, K), (B, K) -> predictions (B, K, ...).
+        """Raw right-padded windows (B, K, *S), (B, K, A) | (B, K), (B, K), (B, K) -> predictions (B, K, ...).
 
         With `at`, (B,) int64, the action at that step of each window alone, (B, 1, ...).
         """
@@ -178,8 +174,8 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         return {key: value.detach() for key, value in metrics.items()}
 
     def _next_step_losses(self, out: DTOutput, batch: WindowBatch) -> dict[str, Tensor]:
-        """Squared errors of the next state (normalised) and the next return-to-go (scaled), where there is a next."""
-        both = batch.mask[:, 1:]  # (B, K-1) padding is on the right, so a real next step has a real present one
+        """Squared errors of the next state (normalised) and return-to-go (scaled), where there is a next step."""
+        both = batch.mask[:, 1:]  # (B, K-1) padding is on the right: before a real step stands a real one
         losses = {}
         if out.observations is not None:
             error = (out.observations[:, :-1] - self.normalizer(batch.observations[:, 1:])).square().mean(-1)

@@ -1,10 +1,10 @@
-"""DTModel: returns-to-go, states and actions as one sequence of tokens (Chen et al. 2021, section 3, algorithm 1).
+"""DTModel: returns-to-go, states and actions as one sequence of tokens (Chen et al. 2021, section 3).
 
-    R_1 s_1 a_1 R_2 s_2 a_2 ...      3K tokens, interleaved; each modality has its own embedding, and all three
-                                     tokens of a step share one timestep embedding
+    R_1 s_1 a_1 R_2 s_2 a_2 ...      3K tokens, interleaved; each modality has its own embedding,
+                                     and all three tokens of a step share one timestep embedding
 
-The action is read from the state's token, which has seen its own return and state and nothing later. The optional
-next-state and next-return heads read the action's token.
+The action is read from the state's token, which has seen its own return and state and nothing later. The
+optional next-state and next-return heads read the action's token.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlalgo.nets import BoxHead, DiscreteHead
 
 RETURN_SPACE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
-# DecisionTransformerConfig's defaults for what a config may leave out, and what is supported at one value only.
+# DecisionTransformerConfig's defaults for what a config may leave out, and what must have one value.
 HUGGING_FACE_DEFAULTS = {
     "n_layer": 3,
     "n_head": 1,
@@ -58,8 +58,9 @@ class DTModel(nn.Module):
         head: action head on the state's token.
         trunk: the causal transformer.
         predict_state, predict_return: optional heads on the action's token, to S numbers and to one.
-        context: K, for a learned embedding of the token's place in the window besides the timestep of the window's
-            first step (the paper's Atari setting); None for a timestep embedding at every step (its gym setting).
+        context: K, for a learned embedding of the token's place in the window besides the timestep of the
+            window's first step (the paper's Atari setting); None for a timestep embedding at every step (its
+            gym setting).
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class DTModel(nn.Module):
             actions: (B, K, A) scaled, or (B, K) int64.
             returns_to_go: (B, K) scaled.
             timesteps: (B, K) int64.
-            at: (B,) int64 the step in each window to act at; the action is then (B, 1, A) or logits (B, 1, n).
+            at: (B,) int64 the step in each window to act at; actions are then (B, 1, A) or logits (B, 1, n).
         """
         B, K = timesteps.shape
         time = self.embed_timestep(timesteps if self.place is None else timesteps[:, :1])  # (B, K | 1, W)
@@ -118,7 +119,7 @@ class DTModel(nn.Module):
         if self.place is not None:
             x = x + self.place[: 3 * K]
         if at is not None or (self.predict_state is None and self.predict_return is None):
-            # Only state tokens are read, so the last action (seen by nobody) and the rest of the last block go.
+            # Only state tokens are read: the last action, seen by nobody, and most of the last block go.
             keep: Tokens = (slice(None), slice(1, None, 3))
             if at is not None:
                 keep = (torch.arange(B, device=x.device).unsqueeze(1), 3 * at.unsqueeze(1) + 1)
@@ -133,8 +134,8 @@ class DTModel(nn.Module):
 def from_hugging_face(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> DTModel:
     """The same function as transformers' `DecisionTransformerModel` with these weights.
 
-    That model adds position embedding 0 to every token after its layer norm; the constant is folded into the norm's
-    bias, which is exact. States, actions in [-1, 1] and returns are taken as that model takes them: normalised and
+    That model adds position embedding 0 to every token after its layer norm; the constant is folded into the
+    norm's bias, which is exact. States, actions and returns are taken as that model takes them: normalised and
     scaled by the caller.
 
     Args:
@@ -142,7 +143,7 @@ def from_hugging_face(config: Mapping[str, Any], state_dict: Mapping[str, Tensor
         state_dict: its weights.
 
     Raises:
-        CheckpointError: a setting that changes the function is not supported, or weights are missing or misfit.
+        CheckpointError: the config asks for what is not supported, or weights are missing or do not fit.
     """
     get = {**HUGGING_FACE_DEFAULTS, **config}
     for key, expected in HUGGING_FACE_FIXED.items():
@@ -178,14 +179,15 @@ def from_hugging_face(config: Mapping[str, Any], state_dict: Mapping[str, Tensor
     try:
         model.load_state_dict(_renamed(state_dict))
     except KeyError as error:
-        raise CheckpointError(f"weights: {error} is missing; are they a DecisionTransformerModel's?") from error
+        message = f"weights: {error} is missing; are they a DecisionTransformerModel's?"
+        raise CheckpointError(message) from error
     except RuntimeError as error:
         raise CheckpointError(f"weights do not fit the config: {error}") from error
     return model
 
 
 def _renamed(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face's names and layouts -> ours. Their Conv1D keeps weights as (in, out), a Linear (out, in)."""
+    """Hugging Face's names and layouts -> ours. Their Conv1D keeps (in, out), a Linear (out, in)."""
     ours: dict[str, Tensor] = {}
     pairs = {"attn.c_attn": "qkv", "attn.c_proj": "attn_out", "mlp.c_fc": "fc", "mlp.c_proj": "mlp_out"}
     for i in sorted({name.split(".")[2] for name in theirs if name.startswith("encoder.h.")}):

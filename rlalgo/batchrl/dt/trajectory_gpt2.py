@@ -1,7 +1,7 @@
 """TrajectoryGPT2: a causal GPT-2 trunk without position embedding (Chen et al. 2021, section 3).
 
-Pre-norm blocks as in GPT-2 (Radford et al. 2019). Sequences are right-padded, so the causal mask alone keeps real
-tokens from seeing padding; no attention bias is ever needed.
+Pre-norm blocks as in GPT-2 (Radford et al. 2019). Sequences are right-padded, so the causal mask alone keeps
+real tokens from seeing padding; no attention bias is ever needed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 ACTIVATIONS = {"relu": torch.relu_, "gelu": F.gelu, "gelu_new": lambda x: F.gelu(x, approximate="tanh")}
 
 Tokens = tuple[slice | Tensor, slice | Tensor]
-"""Index into (B, T) that picks tokens (B, t): the same places of every sequence, or places of each one's own."""
+"""Index into (B, T) that picks tokens (B, t): the same places in every sequence, or each one's own."""
 
 
 class Block(nn.Module):
@@ -31,19 +31,19 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, keep: Tokens | None = None) -> Tensor:
-        """(B, T, W) -> (B, T, W), or (B, t, W) for the tokens to keep (they still attend to all before them)."""
+        """(B, T, W) -> (B, T, W), or (B, t, W): the tokens to keep, which still attend to all before them."""
         y = self._attend(self.ln_1(x), keep)
         x = self._add(x if keep is None else x[keep], y)
-        h = self.ln_2(x).flatten(0, 1)  # (B t, W) not a view of 3 dimensions, so the activation may work in place
+        h = self.ln_2(x).flatten(0, 1)  # (B t, W) two dimensions, so that ReLU need not work on a view
         return self._add(x, self.mlp_out(self.activation(self.fc(h))).view_as(x))
 
     def _attend(self, h: Tensor, keep: Tokens | None) -> Tensor:
         """Normed tokens (B, T, W) -> what attention adds to them, (B, T, W) or (B, t, W)."""
         W, asking = h.shape[-1], h if keep is None else h[keep]
         weight, bias, out = self.qkv.weight, self.qkv.bias, self.attn_out
-        if self.heads == 1 and h.numel() > 8 * W * W:
-            # q . k = (h Wq + bq) . (h' Wk + bk) = (h Wq Wk' + bq Wk') . h' + what is the same for every key, and
-            # values may pass the output's map before they are mixed: two products instead of four.
+        if self.heads == 1 and h.numel() > 2 * W * W:
+            # One head: (h Wq + bq) . (h' Wk + bk) = (h Wq Wk^T + bq Wk^T) . h' + what is the same for every key,
+            # and values may pass the output's map before they are mixed. Two large products instead of four.
             (wq, wk, wv), (bq, _, bv) = weight.chunk(3), bias.chunk(3)
             q = F.linear(asking, wk.T @ wq, bq @ wk)
             v = F.linear(h, out.weight @ wv, out.weight @ bv)
@@ -113,7 +113,7 @@ class TrajectoryGPT2(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if added else 0.02)
 
     def forward(self, x: Tensor, keep: Tokens | None = None) -> Tensor:
-        """(B, T, W) -> (B, T, W); with `keep`, the last block and the result hold those tokens only, (B, t, W)."""
+        """(B, T, W) -> (B, T, W); with `keep`, the last block gives those tokens only, (B, t, W)."""
         if self.training and self.dropout:
             x = x * dropout_mask(x, self.dropout)
         for block in self.blocks[:-1]:
@@ -124,7 +124,7 @@ class TrajectoryGPT2(nn.Module):
 def dropout_mask(x: Tensor, p: float) -> Tensor:
     """What dropout multiplies x by: 0 with probability p, else 1 / (1 - p).
 
-    On a CPU 16 random bits decide on each number; torch's own dropout there takes longer than the matrix products.
+    On a CPU 16 random bits decide on each number; torch's own dropout takes about three times as long there.
     """
     if x.device.type != "cpu":
         return F.dropout(torch.ones_like(x), p)
