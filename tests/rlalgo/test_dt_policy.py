@@ -359,8 +359,8 @@ def test_a_controller_plays_the_same_episode(env: type) -> None:
         np.testing.assert_allclose(np.stack(actions), played.actions.numpy(), atol=1e-6)
 
 
-def test_actions_are_ordinary_tensors() -> None:
-    """Callers may change them, or train on them."""
+def test_actions_belong_to_the_caller() -> None:
+    """Who changes them, or trains on them, does not change what the policy remembers."""
     algo = make(Drift())
     policy = algo.policy(targets(algo, [1.0]))
     row = torch.zeros(1, dtype=torch.int64)
@@ -371,4 +371,4 @@ def test_actions_are_ordinary_tensors() -> None:
     action.zero_()
     seen = Seen(algo)
     policy.act(torch.zeros(1, 3), row)
-    assert seen.calls[0]["actions"][0, 0].abs().sum() > 0  # and what is remembered is the policy's own
+    assert seen.calls[0]["actions"][0, 0].abs().sum() > 0

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class DTPolicy(Policy):
     """Conditions on `target_return` and on the context so far (Chen et al. 2021, algorithm 1, evaluation).
 
-    The model sees windows in time order and right-padded, as in training; here they are kept as rings, so that
-    nothing moves while an episode goes on. What stands after the present step belongs to the past and is padding.
+    The model sees windows in time order and right-padded with zeros, as in training. They are kept as rings, so
+    that nothing moves while an episode goes on; where the present action will stand is an old one till then,
+    which nothing that is read attends to.
     """
 
     def __init__(self, algo: DecisionTransformer, options: Sequence[Any]) -> None:
@@ -60,7 +61,7 @@ class DTPolicy(Policy):
         first = (step - (self.K - 1)).clamp(min=0)  # (m,) step that the window begins with
         times = first.unsqueeze(1) + self.offsets  # (m, K)
         window = rows.unsqueeze(1), times % self.K
-        with self.algo.evaluating(), torch.inference_mode():
+        with self.algo.evaluating():
             out = self.algo.forward(
                 self.observations[window],
                 self.actions[window],
@@ -71,7 +72,7 @@ class DTPolicy(Policy):
             chosen = self.chooser(out.actions.squeeze(1), rows)
         self.actions[now] = chosen.to(self.actions)
         self.step[rows] = step + 1
-        return chosen.clone()  # an ordinary tensor, not one of inference mode
+        return chosen
 
     def observe(self, rewards: Tensor, rows: Tensor) -> None:
         if not self.algo.config.delayed:  # in the delayed setting no reward is seen before the end
