@@ -165,12 +165,6 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-@torch.no_grad()
-def polyak(target: nn.Module, source: nn.Module, rate: float) -> None:
-    """target <- target + rate (source - target), for every parameter."""
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
-
-
 def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, final: float) -> LambdaLR:
     """Linear warmup over `warmup` updates, then a cosine down to `final` x lr at `total` (1: constant)."""
 

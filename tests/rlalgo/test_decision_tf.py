@@ -434,28 +434,3 @@ def test_the_missions_names() -> None:
     assert rtgEpDataset.__name__ == "RtgEpDataset"
     assert dt_play.__name__ == "dt_play"
     assert callable(dt_play)
-
-
-def test_the_averaged_weights_follow_their_recursion_and_act() -> None:
-    episodes = make_episodes("box", (7, 5, 9))
-    algo = make(episodes, ema=0.9, dropout=0.1)
-    plain = make(episodes, dropout=0.1)
-    batch = everything(algo, episodes)
-    assert algo.average is not None
-    expected = [p.clone() for p in algo.average.parameters()]
-    for step in range(5):
-        torch.manual_seed(step)
-        algo.update(batch)
-        torch.manual_seed(step)
-        plain.update(batch)
-        expected = [0.9 * old + 0.1 * new for old, new in zip(expected, algo.model.parameters(), strict=True)]
-    for got, want in zip(algo.average.parameters(), expected, strict=True):
-        assert torch.allclose(got, want, atol=1e-6)
-    # What is trained is not changed by averaging; what acts is the average, and it is saved.
-    assert all(torch.equal(a, b) for a, b in zip(algo.model.parameters(), plain.model.parameters(), strict=True))
-    acting = make(episodes)
-    acting.model.load_state_dict(algo.average.state_dict())
-    assert torch.allclose(algo.predict(batch), acting.predict(batch), atol=1e-6)
-    assert not torch.allclose(algo.predict(batch), plain.predict(batch), atol=1e-4)
-    assert "average.head.out.weight" in algo.state_dict()
-    assert not any(p.requires_grad for p in algo.average.parameters())

@@ -8,7 +8,6 @@ Defaults are the paper's gym setting (table 8 and the authors' code).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -27,7 +26,7 @@ from rlalgo.core.dataset import WindowBatch
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.encoders import encoder
 from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import Normalizer, action_head, masked_mean, polyak, warmup_cosine
+from rlalgo.nets import Normalizer, action_head, masked_mean, warmup_cosine
 from rlalgo.registry import Choice, Kind
 
 
@@ -60,9 +59,6 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         """Updates over which the learning rate rises linearly."""
         final_lr: Fraction = 1.0
         """Share of lr that a cosine reaches at the last update; 1 keeps it constant, as the paper does in gym."""
-        ema: Probability = 0.0
-        """Act with an exponential average of the weights, of this decay; 0, as in the paper, acts with the last ones.
-        It calms the large differences between neighbouring checkpoints (Block et al. 2023, arXiv 2310.11428)."""
         return_scale: Positive = 1000.0
         """Returns-to-go are divided by this."""
         normalize: bool = True
@@ -128,7 +124,6 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
             predict_return=nn.Linear(width, 1) if config.return_loss else None,
             context=config.context if config.positions == "token" else None,
         )
-        self.average = copy.deepcopy(self.model).requires_grad_(False) if config.ema else None
         self.clip = config.clip
         self.optimizers["model"] = torch.optim.AdamW(
             self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay, fused=True
@@ -158,8 +153,7 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
 
         With `at`, (B,) int64, the action at that step of each window alone, (B, 1, ...).
         """
-        model = self.model if self.training or self.average is None else self.average
-        return model(
+        return self.model(
             self.normalizer(observations),
             self.model.head.scale(actions),
             returns_to_go / self.config.return_scale,
@@ -177,8 +171,6 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
             metrics["action/loss"] = action_loss
             metrics["loss"] = action_loss + sum(w * metrics[k] for k, w in weights.items() if k in metrics)
         self.minimise("model", metrics["loss"])
-        if self.average is not None:
-            polyak(self.average, self.model, 1 - self.config.ema)
         return {key: value.detach() for key, value in metrics.items()}
 
     def _next_step_losses(self, out: DTOutput, batch: WindowBatch) -> dict[str, Tensor]:
