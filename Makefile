@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/quickstart
-export OMP_NUM_THREADS ?= 2
 export MPLBACKEND := Agg
 
 .PHONY: quickstart test test-slow lint bench schema clean

@@ -211,7 +211,9 @@ def test_late_timesteps_share_the_last_row_of_the_table() -> None:
     torch.testing.assert_close(
         algo.predict(batch), algo.predict(batch._replace(timesteps=batch.timesteps.clamp(max=2)))
     )
-    assert not torch.allclose(algo.predict(batch), algo.predict(batch._replace(timesteps=batch.timesteps * 0)))
+    rows = [algo.predict(batch._replace(timesteps=torch.full_like(batch.timesteps, t))) for t in range(6)]
+    for t in range(3):
+        assert all(torch.equal(rows[t], rows[u]) == (t == min(u, 2)) for u in range(6))
     assert make(episodes).model.embed_timestep.map.num_embeddings == 50
 
 
