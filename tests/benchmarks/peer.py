@@ -25,7 +25,7 @@ def returns_to_go(rewards: np.ndarray) -> np.ndarray:
 
 
 class Peer:
-    """A model, its optimiser and the statistics of the data.
+    """A model in eval mode, its optimiser and the statistics of the data.
 
     Args:
         episodes: dictionaries of lists (observations, actions, rewards), one item per step, as `datasets` gives them.
@@ -37,7 +37,7 @@ class Peer:
         config = DecisionTransformerConfig(
             state_dim=STATES, act_dim=ACTIONS, max_ep_len=LONGEST, bos_token_id=0, eos_token_id=0
         )  # the defaults are the paper's: width 128, 3 layers, 1 head, ReLU, dropout 0.1
-        self.model = DecisionTransformerModel(config)
+        self.model = DecisionTransformerModel(config).eval()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=1e-4)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min((step + 1) / 10_000, 1))
         states = np.concatenate([np.asarray(episode["observations"]) for episode in episodes])
@@ -72,14 +72,12 @@ class Peer:
         }
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """(B, K, A) predicted actions, in eval mode."""
-        self.model.eval()
+        """(B, K, A) predicted actions; call `model.eval()` before."""
         with torch.no_grad():
             return self.model(**batch).action_preds
 
     def step(self, batch: dict[str, Tensor]) -> Tensor:
-        """One update; the loss."""
-        self.model.train()
+        """One update; the loss. Call `model.train()` before."""
         predicted = self.model(**batch).action_preds
         mask = batch["attention_mask"].flatten() > 0
         loss = (predicted.flatten(0, 1)[mask] - batch["actions"].flatten(0, 1)[mask]).square().mean()
@@ -112,7 +110,6 @@ class Peer:
 
     def play(self, env: gymnasium.Env, target: float, episodes: int) -> int:
         """Plays one episode after the other, one step at a time; the number of steps."""
-        self.model.eval()
         mean, std = torch.from_numpy(self.mean).float(), torch.from_numpy(self.std).float()
         steps = 0
         for number in range(episodes):

@@ -97,13 +97,13 @@ def peer(lists: list[dict[str, list]]) -> Peer:
 
 @pytest.fixture
 def algo(peer: Peer, episodes: Episodes) -> DecisionTransformer:
-    """Ours, with the very same weights."""
+    """Ours, with the very same weights, in eval mode as `rlutils.load` gives it."""
     algo = DecisionTransformer(SPEC, DecisionTransformer.Config(max_timestep=LONGEST))
     algo.prepare(episodes, total_steps=100_000)
     theirs = from_hugging_face(peer.model.config.to_dict(), peer.model.state_dict())
     theirs.predict_state = theirs.predict_return = None
     algo.model.load_state_dict(theirs.state_dict())
-    return algo
+    return algo.eval()
 
 
 def pair(batch: WindowBatch, algo: DecisionTransformer) -> dict[str, torch.Tensor]:
@@ -192,7 +192,6 @@ def test_act(benchmark: Any, episodes: Episodes, algo: DecisionTransformer, peer
         first.append(policy.act(seen[-1:], row)[0])
         policy.observe(torch.ones(1), row)
 
-    peer.model.eval()
     _, theirs = compare(benchmark, ours, lambda: peer.act(*history), rounds=30, times=20)
     torch.testing.assert_close(first[0], theirs, atol=1e-5, rtol=1e-5)
 
@@ -202,6 +201,7 @@ def test_train_step(benchmark: Any, full: bool, episodes: Episodes, algo: Decisi
     batch = windows(episodes, algo, 64 if full else 4)
     inputs = pair(batch, algo)
     algo.train()
+    peer.model.train()
     mine, theirs = compare(benchmark, lambda: algo.update(batch), lambda: peer.step(inputs), rounds=25)
     assert 0.5 < float(mine["loss"]) / float(theirs) < 2  # dropout differs, and so do the steps after it
 
@@ -222,6 +222,7 @@ def test_training(benchmark: Any, full: bool, episodes: Episodes, algo: Decision
     generator = torch.Generator().manual_seed(0)
     n = 64 if full else 5
     algo.train()
+    peer.model.train()
     mine, theirs = compare(
         benchmark,
         lambda: algo.update(data.gather(data.rows(n, generator))),
