@@ -115,7 +115,7 @@ def test_ars_refuses_what_it_cannot_act_in() -> None:
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     for bad in ({"top": 9}, {"noise": (0.5, 0.1)}, {"budget": 1000}):
-        with pytest.raises(ValueError, match="top|noise|trials"):
+        with pytest.raises(ValueError, match=r"top|noise|trials"):
             ARS.Config(**bad)
 
 
