@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -29,7 +30,8 @@ MakeEnv = Callable[[], gymnasium.Env]
 Say = Callable[[str, float], None]
 """Told what is going on: a phase and how much of it is done, 0 to 1."""
 
-_LEFTOVER = re.compile(r"^\.collect-(\d+)-")
+_OURS = f".collect-{platform.node()}-"
+"""Prefix of the folders that collections on this machine write in, before the process's number."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,12 @@ class CollectSettings:
     """Modules and files to load besides what is installed."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", self.id):
-            raise ValueError(f"id: '{self.id}' is no dataset id; it looks like local/hopper/ars-v0")
+        namespace = self.id.rpartition("/")[0]
+        if not re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", self.id) or len(namespace) == 1:
+            raise ValueError(
+                f"id: '{self.id}' is no dataset id; it looks like local/hopper/ars-v0 (to Minari, "
+                "a namespace has two letters or more)"
+            )
         if self.ref_scores is not None and self.ref_scores[0] == self.ref_scores[1]:
             raise ValueError("ref_scores: the random and the expert return are the same")
 
@@ -149,23 +155,39 @@ def collect(settings: CollectSettings, replace: bool = False, say: Say | None = 
     watch = time.perf_counter()
     say = say or (lambda phase, done: None)
     root = datasets_root()
-    target = root / settings.id
-    if target.exists() and not replace:
-        raise DataError(f"dataset {settings.id} exists ({target}); replace it with --replace, or choose another id")
-    with _temporary(root) as temporary, contextlib.closing(make_env(settings.env)) as env:
+    _refuse_occupied(root, settings.id, replace)
+    with _temporary(root) as temporary, contextlib.ExitStack() as opened:
+
+        def open_env() -> gymnasium.Env:
+            return opened.enter_context(contextlib.closing(make_env(settings.env)))
+
+        env = open_env()
+        if not isinstance(env.action_space, spaces.Box | spaces.Discrete):
+            raise EnvironmentFault(f"env: {settings.env.id} acts in {env.action_space}; expected Box or Discrete")
+        name = settings.behaviour.name
         behaviour = core_plugins.make("behaviour", settings.behaviour)
-        episodes, steps = [], 0
-        for episode in behaviour.episodes(lambda: make_env(settings.env), settings.steps, settings.seed, say):
+        episodes: list[Recorded] = []
+        steps = 0
+        for episode in behaviour.episodes(open_env, settings.steps, settings.seed, say):
+            _refuse_bad(episode, env, f"behaviour '{name}', episode {len(episodes)}")
             episodes.append(episode)
             steps += len(episode.rewards)
             say(f"recording: {steps:,} steps, {len(episodes)} episodes", min(steps / settings.steps, 1.0))
+            if steps >= settings.steps:
+                break
         if not episodes:
-            raise DataError(f"behaviour '{settings.behaviour.name}' recorded no episode; there is nothing to write")
+            raise DataError(f"behaviour '{name}' recorded no episode; there is nothing to write")
+        if steps < settings.steps:
+            raise DataError(f"behaviour '{name}' ended after {steps:,} of {settings.steps:,} steps; lower `steps`")
         say("writing", 0.0)
-        _write(settings, env, episodes, temporary)
-        _install(temporary, root, settings.id)
+        try:
+            _write(settings, env, episodes, temporary)
+            _install(temporary, root, settings.id)
+        except OSError as error:
+            why = f"cannot write {settings.id} under {root}: {error.strerror or error}"
+            raise DataError(f"{why}; nothing was changed") from error
     returns = [episode.ret for episode in episodes]
-    return CollectResult(settings.id, target, len(episodes), steps, returns, time.perf_counter() - watch)
+    return CollectResult(settings.id, root / settings.id, len(episodes), steps, returns, time.perf_counter() - watch)
 
 
 def play_episode(
@@ -210,25 +232,72 @@ def datasets_root() -> Path:
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
 
 
+def _refuse_occupied(root: Path, ident: str, replace: bool) -> None:
+    """A dataset gives way only when told to; a folder that is something else, never."""
+    target = root / ident
+    for parent in Path(ident).parents[:-1]:
+        if (root / parent / "data").exists():
+            raise DataError(f"{ident} would lie within the dataset {parent}, unseen; choose another id")
+    if not target.exists():
+        return
+    if not target.is_dir() or (any(target.iterdir()) and not (target / "data").exists()):
+        raise DataError(f"{target} exists and is not a dataset (it may be a namespace); choose another id")
+    if not replace:
+        raise DataError(f"dataset {ident} exists ({target}); replace it with --replace, or choose another id")
+
+
+def _refuse_bad(episode: Recorded, env: gymnasium.Env, where: str) -> None:
+    """What a behaviour recorded has to fit together and into the spaces, before it is written."""
+    steps, space = len(episode.rewards), env.action_space
+    actions = np.asarray(episode.actions)
+    if not steps or len(actions) != steps or len(episode.observations) != steps + 1:
+        raise DataError(
+            f"{where}: {len(episode.observations)} observations, {len(actions)} actions and {steps} rewards; "
+            "T steps need T+1 observations, and T is 1 or more"
+        )
+    if isinstance(space, spaces.Box):
+        fits = actions.shape[1:] == space.shape and bool(((space.low <= actions) & (actions <= space.high)).all())
+    else:
+        assert isinstance(space, spaces.Discrete)
+        first = space.start
+        fits = actions.ndim == 1 and bool(((first <= actions) & (actions < first + space.n)).all())
+    if not fits:
+        raise DataError(f"{where}: an action of shape {actions.shape[1:]} is outside {space}")
+    numbers = [("reward", episode.rewards)]
+    if isinstance(episode.observations, np.ndarray):
+        numbers.append(("observation", episode.observations))
+    for what, values in numbers:
+        if not np.isfinite(values).all():
+            raise DataError(f"{where}: a {what} is not finite")
+
+
 @contextlib.contextmanager
 def _temporary(root: Path) -> Iterator[Path]:
     """A hidden folder under the root (Minari lists only visible ones), removed in the end whatever happens."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for old in root.iterdir():  # what a kill -9 left behind; a process that still lives is another's business
-            found = _LEFTOVER.match(old.name)
-            if found and not _alive(int(found[1])):
-                shutil.rmtree(old, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".collect-{os.getpid()}-", dir=root))
+        for old in root.glob(f"{_OURS}*"):  # a kill -9 left it; a process that still lives is another's business
+            number = old.name.removeprefix(_OURS).partition("-")[0]
+            if number.isdigit() and not _alive(int(number)):
+                _remove(old, root)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_OURS}{os.getpid()}-", dir=root))
     except OSError as error:
         why = f"{root} cannot be written: {error.strerror}"
         raise DataError(f"{why}; set MINARI_DATASETS_PATH to another folder") from error
     try:
         yield folder
-    except OSError as error:
-        raise DataError(f"cannot write dataset under {root}: {error.strerror or error}; nothing was changed") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder, root)
+
+
+def _remove(folder: Path, root: Path) -> None:
+    """Removes a temporary folder; a dataset that lies in it and was not replaced after all goes back first."""
+    aside = folder / "replaced"
+    for data in list(aside.rglob("data")):
+        place = root / data.parent.relative_to(aside)
+        if not place.exists():
+            os.replace(data.parent, place)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(settings: CollectSettings, env: gymnasium.Env, episodes: list[Recorded], folder: Path) -> None:
@@ -324,7 +393,9 @@ def _install(temporary: Path, root: Path, ident: str) -> None:
         if made.exists() and not (root / parent / name).exists():
             os.replace(made, root / parent / name)
     if target.exists():
-        os.replace(target, temporary / "replaced")
+        aside = temporary / "replaced" / ident  # `_remove` puts it back from here if the next line is not reached
+        aside.parent.mkdir(parents=True)
+        os.replace(target, aside)
     os.replace(temporary / ident, target)
 
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import torch
 from gymnasium import spaces
-from gymnasium.spaces.utils import flatten
 from pydantic import Field
 
 from rlalgo.config import parse
 from rlalgo.core.policy import Controller
-from rlalgo.errors import EnvironmentFault
 from rlutils.collect import MakeEnv, Recorded, Say, play_episode
-from rlutils.spaces import from_mapping
+from rlutils.envs import Prepared
 
 
 class RunPolicy:
@@ -52,24 +51,20 @@ class RunPolicy:
         config = self.config
         algo = load(config.run, config.checkpoint, config.plugins)
         env, rng = make_env(), np.random.default_rng(seed)
-        if env.action_space != algo.spec.action_space:
-            raise EnvironmentFault(
-                f"run {config.run} acts in {algo.spec.action_space}, the environment has {env.action_space}"
-            )
-        recorded = algo.spec.preprocess.get("flatten")
-        original = from_mapping(recorded) if recorded else None
+        prepared = Prepared(env, algo.spec)  # refuses an environment that the run does not fit
         known = catalogue(config.plugins)
         options: list[Any] = [parse(algo.PolicyConfig, o, known, "behaviour.policies") for o in config.policies]
         done = number = 0
         while done < steps:
             which = number % len(options)
             noise = float(rng.uniform(*config.noise))
-            controller = Controller(algo.policy([options[which]]))
+            with torch.random.fork_rng(devices=()):  # a policy that samples seeds its generator from torch's
+                torch.manual_seed(seed + number)
+                controller = Controller(algo.policy([options[which]]))
             controller.reset()
 
             def act(observation: Any, controller: Controller = controller, noise: float = noise) -> Any:
-                seen = observation if original is None else flatten(original, observation)
-                return _noisy(controller.act(np.asarray(seen)), env.action_space, noise, rng)
+                return _noisy(controller.act(prepared.observation(observation)), env.action_space, noise, rng)
 
             label = f"{algo.name} {config.policies[which]}"
             episode = play_episode(env, act, seed + number, label, noise, controller.observe)

@@ -25,6 +25,7 @@ def toy_config(algo: str = "dt", **changes: Any) -> dict[str, Any]:
     policies: list[dict[str, Any]] = [{"target_return": 0}, {"target_return": 8}] if algo == "dt" else [{}]
     config = {
         "plugins": [PLUGIN],
+        "threads": 1,
         "source": {"name": "toy"},
         "env": {"name": "toy"},
         "algo": algos[algo],

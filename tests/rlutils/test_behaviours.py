@@ -9,6 +9,7 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import rlutils
@@ -146,6 +147,21 @@ def test_a_run_acts_as_its_policy_does(run: Path) -> None:
             controller.observe(float(episode.rewards[t]))
 
 
+def test_a_sampling_policy_gives_the_same_arrays_for_the_same_seed(tmp_path: Path) -> None:
+    source = {"name": "toy", "discrete": True}
+    config = toy_config("bc", source=source)
+    rlutils.train(config, out=tmp_path / "run", trainer__steps=1)
+    behaviour = RunPolicy(RunPolicy.Config(run=str(tmp_path / "run"), policies=({"sample": True},)))
+    played = []
+    for seed in (1, 1, 2):
+        torch.rand(7)  # whatever was drawn before
+        played.append(recorded(behaviour, lambda: PointEnv(discrete=True), 40, seed))
+    a, b, c = ([e.actions.tolist() for e in episodes] for episodes in played)
+    assert a == b
+    assert a != c
+    assert a[0] != a[1]
+
+
 def test_noise_is_drawn_per_episode_and_stays_in_the_space(run: Path) -> None:
     noisy = RunPolicy(RunPolicy.Config(run=str(run), noise=(0.2, 0.6), policies=({"target_return": 5.0},)))
     episodes = recorded(noisy, PointEnv, 60)
@@ -157,7 +173,7 @@ def test_noise_is_drawn_per_episode_and_stays_in_the_space(run: Path) -> None:
 
 
 def test_a_run_refuses_another_action_space_and_unknown_options(run: Path) -> None:
-    with pytest.raises(EnvironmentFault, match="acts in"):
+    with pytest.raises(EnvironmentFault, match=r"does not fit.*actions"):
         recorded(RunPolicy(RunPolicy.Config(run=str(run))), lambda: PointEnv(discrete=True), 10)
     with pytest.raises(ConfigError, match="target_retrun"):
         recorded(RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_retrun": 1},))), PointEnv, 10)

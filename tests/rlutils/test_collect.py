@@ -131,12 +131,30 @@ class Breaks:
         if self.how == "nothing":
             return
         yield play_episode(env, lambda _: env.action_space.sample(), seed)
+        if self.how in ("lengths", "actions", "nan", "short", "endless", "file"):
+            yield from self.misbehave(env, seed)
         if self.how == "raise":
             raise RuntimeError("the behaviour broke")
         if self.how == "interrupt":
             raise KeyboardInterrupt
         if self.how == "kill":
             os.kill(os.getpid(), 9)
+
+    def misbehave(self, env, seed):
+        from dataclasses import replace
+        for _ in range(100):
+            episode = play_episode(env, lambda _: env.action_space.sample(), seed)
+            if self.how == "lengths":
+                episode = replace(episode, rewards=episode.rewards[:-1])
+            if self.how == "actions":
+                episode = replace(episode, actions=episode.actions * 50)
+            if self.how == "nan":
+                episode = replace(episode, rewards=episode.rewards * float("nan"))
+            if self.how == "file":
+                open("/nowhere/at/all")
+            yield episode
+            if self.how == "short":
+                return
 
 @hookimpl
 def rlalgo_register_behaviours(register):
@@ -164,6 +182,27 @@ def test_a_failed_collection_leaves_nothing_and_touches_nothing(
     assert content(root) == before
     assert {p.name for p in root.iterdir()} == {"local"}
     assert [(d.id, d.broken) for d in list_datasets()] == [("local/toy/random-v0", None)]
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "text"),
+    [
+        ("lengths", DataError, r"'breaks', episode 1: .* need T\+1 observations"),
+        ("actions", DataError, "'breaks', episode 1: an action of shape .2,. is outside Box"),
+        ("nan", DataError, "'breaks', episode 1: a reward is not finite"),
+        ("short", DataError, "ended after [0-9]+ of 1,000 steps"),
+        ("file", FileNotFoundError, "/nowhere/at/all"),  # not for a disk that cannot be written
+    ],
+)
+def test_what_a_behaviour_may_not_do(how: str, error: type, text: str, breaks: str, root: Path) -> None:
+    with pytest.raises(error, match=text):
+        record(plugins=[breaks], behaviour={"name": "breaks", "how": how}, steps=1000)
+    assert list(root.iterdir()) == []
+
+
+def test_an_endless_behaviour_is_stopped_at_the_steps_asked_for(breaks: str) -> None:
+    result = record(plugins=[breaks], behaviour={"name": "breaks", "how": "endless"}, steps=100)
+    assert 100 <= result.steps < 110
 
 
 def run_collect(path: Path, prelude: str = "") -> subprocess.CompletedProcess:
@@ -206,6 +245,53 @@ def test_a_full_disk_leaves_the_old_dataset(root: Path, tmp_path: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20000  # the limit was the other process's
 
 
+def test_the_old_dataset_returns_when_the_new_one_cannot_take_its_place(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(seed=1)
+    before = content(root)
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        """The disk refuses the new dataset, and only that."""
+        if Path(target) == root / "local/toy/random-v0" and "replaced" not in Path(source).parts:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(DataError, match="No space left on device; nothing was changed"):
+        record(seed=2, replace=True)
+    assert content(root) == before
+
+
+def test_the_old_dataset_returns_after_a_kill_at_the_worst_moment(root: Path, tmp_path: Path) -> None:
+    """Between the two renames of a replacement: the old one is aside, the new one not yet in its place."""
+    record()
+    before = content(root)
+    (tmp_path / "again.yaml").write_text(
+        "id: local/toy/random-v0\nenv: {id: toy/Drift-v0}\nbehaviour: random\nsteps: 60\nseed: 5\n"
+    )
+    die = (
+        "import os\nreal = os.replace\ndef replace(a, b):\n    real(a, b)\n"
+        "    if 'replaced' in str(b): os.kill(os.getpid(), 9)\nos.replace = replace"
+    )
+    assert run_collect(tmp_path / "again.yaml", die).returncode == -9
+    assert not (root / "local/toy/random-v0").exists()
+    record(id="other/new-v0")
+    assert {k: v for k, v in content(root).items() if not k.startswith("other")} == before
+    assert {p.name for p in root.iterdir()} == {"local", "other"}
+
+
+def test_datasets_and_namespaces_do_not_swallow_each_other(root: Path) -> None:
+    record(id="local/toy-v0/inner-v0")
+    before = content(root)
+    with pytest.raises(DataError, match="is not a dataset"):
+        record(id="local/toy-v0", replace=True)
+    with pytest.raises(DataError, match="would lie within the dataset local/toy-v0/inner-v0"):
+        record(id="local/toy-v0/inner-v0/more-v0")
+    assert content(root) == before
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file" / "below"))
@@ -214,7 +300,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
     assert os.environ["MINARI_DATASETS_PATH"] == str(tmp_path / "file" / "below")
 
 
-@pytest.mark.parametrize("ident", ["hopper", "a/b", "../x-v0", "a//b-v0", "/a/b-v0", "a b/c-v0"])
+@pytest.mark.parametrize("ident", ["hopper", "a/b-v0", "a/b", "../x-v0", "a//b-v0", "/a/b-v0", "a b/c-v0"])
 def test_dataset_ids_are_checked(ident: str) -> None:
     with pytest.raises(ConfigError, match="is no dataset id"):
         settings(id=ident)

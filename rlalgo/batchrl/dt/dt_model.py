@@ -107,15 +107,12 @@ class DTModel(nn.Module):
         """
         B, K = timesteps.shape
         time = self.embed_timestep(timesteps if self.place is None else timesteps[:, :1])  # (B, K | 1, W)
-        tokens = torch.stack(
-            [
-                self.embed_return(returns_to_go.unsqueeze(-1)) + time,
-                self.embed_state(observations) + time,
-                self.embed_action(actions) + time,
-            ],
-            2,
-        )  # (B, K, 3, W)
-        x = tokens.flatten(1, 2)  # (B, 3K, W)
+        embedded = (
+            self.embed_return(returns_to_go.unsqueeze(-1)),
+            self.embed_state(observations),
+            self.embed_action(actions),
+        )
+        x = (torch.stack(embedded, 2) + time.unsqueeze(2)).flatten(1, 2)  # (B, K, 3, W) -> (B, 3K, W)
         if self.place is not None:
             x = x + self.place[: 3 * K]
         if at is not None or (self.predict_state is None and self.predict_return is None):
