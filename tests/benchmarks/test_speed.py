@@ -211,7 +211,9 @@ def test_sampler(benchmark: Any, full: bool, episodes: Episodes, algo: DecisionT
     data = algo.dataset(episodes)
     generator = torch.Generator().manual_seed(0)
     n = 64 if full else 5
-    mine, theirs = compare(benchmark, lambda: data.gather(data.rows(n, generator)), lambda: peer.collate(n), rounds=30, times=20)
+    mine, theirs = compare(
+        benchmark, lambda: data.gather(data.rows(n, generator)), lambda: peer.collate(n), rounds=30, times=20
+    )
     assert mine.observations.shape == theirs["states"].shape
     assert mine.actions.shape == theirs["actions"].shape
 
