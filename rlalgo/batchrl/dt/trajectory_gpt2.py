@@ -58,13 +58,18 @@ class Block(nn.Module):
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, keep: Tokens | None) -> Tensor:
         """Causal attention: queries (B, t, W), keys and values (B, T, W) -> (B, t, W)."""
         B, T, W = k.shape
-        mask = None
-        if keep is not None:
-            places = torch.arange(T, device=k.device)
-            mask = (places <= places[keep[1]].unsqueeze(-1)).unsqueeze(-3)  # (1, t, T) or (B, 1, t, T)
+        places = torch.arange(T, device=k.device)
+        asking = places if keep is None else places[keep[1]]
+        seen = (places <= asking.unsqueeze(-1)).unsqueeze(-3)  # (1, t, T) or (B, 1, t, T)
         q, k, v = (y.view(B, -1, self.heads, W // self.heads).transpose(1, 2) for y in (q, k, v))  # (B, H, T, D)
         p = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=mask is None)
+        if p and q.is_cpu:  # where the fused kernel knows no dropout, nothing is lost by going step by step
+            scores = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).masked_fill(~seen, -torch.inf)
+            share = scores.softmax(-1)
+            y = share * dropout_mask(share, p) @ v
+        else:
+            causal = keep is None
+            y = F.scaled_dot_product_attention(q, k, v, None if causal else seen, p, is_causal=causal)
         return y.transpose(1, 2).flatten(2)
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
@@ -131,4 +136,5 @@ def dropout_mask(x: Tensor, p: float) -> Tensor:
     n = x.numel()
     words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[:n].view(x.shape)
-    return (bits >= round(65536 * p) - 32768).to(x.dtype).mul_(1 / (1 - p))
+    kept = bits.float().ge_(round(65536 * p) - 32768)  # floats throughout: bools would cost as much again
+    return kept.mul_(1 / (1 - p)).to(x.dtype)
