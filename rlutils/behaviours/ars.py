@@ -44,8 +44,8 @@ class ARS:
         """alpha."""
         std: Positive = 0.025
         """nu, standard deviation of the parameters' noise."""
-        shift: float = 1.0
-        """Taken off every reward during the search: the bonus for being alive (the paper, section 4)."""
+        shift: float = 0.0
+        """Taken off every reward during the search: the bonus for being alive, if there is one (section 4)."""
         horizon: Count = 1000
         """Longest episode of the search."""
         bins: Count = 12
