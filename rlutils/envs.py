@@ -151,6 +151,7 @@ def try_rendering(env: gymnasium.Env) -> np.ndarray:
     try:
         if advice:
             _choose_gl()
+            _follow(env)
         env.reset(seed=0)
         frame = env.render()
     except failures as error:
@@ -188,6 +189,15 @@ def _choose_gl() -> None:
         context.make_current()
         context.free()
         os.environ["MUJOCO_GL"] = backend
+
+
+def _follow(env: gymnasium.Env) -> None:
+    """Films with the model's tracking camera, if it has one; Gymnasium's free camera is soon left behind."""
+    renderer: Any = getattr(env.unwrapped, "mujoco_renderer")  # noqa: B009 (not part of gymnasium.Env)
+    mujoco = sys.modules["mujoco"]
+    camera = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if renderer.camera_id in (None, -1) and camera >= 0:
+        renderer.camera_id = camera
 
 
 def _loads(library: str) -> bool:

@@ -82,7 +82,7 @@ def evaluate(
     """
     asked = distinct(options)
     rows = [option for option in asked for _ in range(len(envs) // len(asked))]
-    with forked_rng(seed):
+    with forked_rng(seed), algo.evaluating():  # set once: every switch of the mode walks all modules
         policy = algo.policy(rows)
         played = rollout(policy, envs, episodes, seed)
     shown = distinct(policy.options)  # as the policy understood them: a default replaced by what it stands for

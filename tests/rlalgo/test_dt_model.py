@@ -327,6 +327,18 @@ def test_dropout_only_in_training() -> None:
     assert torch.equal(silent(*inputs).actions, silent(*inputs).actions)
 
 
+@pytest.mark.parametrize("batch", [2, 40])  # few tokens and many
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("keep", [None, STATES])
+def test_with_hardly_any_dropout_training_computes_the_same_function(
+    keep: tuple | None, heads: int, batch: int
+) -> None:
+    """Attention with dropout goes its own way; here the chance is so small that nothing is ever dropped."""
+    trunk = louder(TrajectoryGPT2(W, layers=2, heads=heads, dropout=1e-9))
+    x = torch.randn(batch, 11, W)
+    torch.testing.assert_close(trunk.train()(x, keep), trunk.eval()(x, keep), atol=1e-5, rtol=1e-5)
+
+
 def test_dropout_multiplies_by_0_or_the_inverse_of_what_is_kept() -> None:
     for shape, p in (((3, 5, 7), 0.5), ((101, 1001), 0.1), ((64, 999), 0.9)):
         torch.manual_seed(0)

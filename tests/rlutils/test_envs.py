@@ -339,6 +339,8 @@ def test_mujoco_draws(headless: pytest.MonkeyPatch) -> None:
         env = make(HOPPER, 1, "rgb_array")[0]
     except EnvironmentFault as fault:
         pytest.skip(f"EGL is here but does not work: {fault}")
+    renderer: Any = env.unwrapped.mujoco_renderer  # type: ignore[attr-defined]
+    assert renderer.model.camera(renderer.camera_id).name == "track"  # or the hopper soon leaves the picture
     first = env.render()
     for _ in range(30):
         env.step(np.ones(3, np.float32))
