@@ -61,8 +61,8 @@ class OfflineTrainer(Trainer):
             last = step == config.steps
             evaluate = last or (bool(run.evaluate_every) and step % run.evaluate_every == 0)
             save = evaluate or (bool(config.checkpoint_every) and step % config.checkpoint_every == 0)
-            if save or step % config.check_every == 0 or run.stop_signal:
-                self._refuse_bad(step)  # before anything is evaluated or saved
+            if evaluate or step % config.check_every == 0:
+                self._refuse_bad(step)
             try:
                 run.on_step(step, metrics)
                 if evaluate:
@@ -70,8 +70,8 @@ class OfflineTrainer(Trainer):
             except StopTraining as reason:
                 run.stopped = str(reason)
                 stopping = True
-                self._refuse_bad(step)
             if save or stopping or run.stop_signal:
+                self._refuse_bad(step)  # what is bad is never saved
                 run.checkpoint(algo, step, self._state())
             if run.stop_signal:
                 raise KeyboardInterrupt(f"stopped by {run.stop_signal} after step {step}; a checkpoint is written")
