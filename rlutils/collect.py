@@ -25,6 +25,7 @@ from rlalgo import plugins as core_plugins
 from rlalgo.config import Count, Whole, parse
 from rlalgo.errors import DataError, EnvironmentFault, near
 from rlalgo.registry import Choice, Kind
+from rlutils.sources import minari_disk
 
 MakeEnv = Callable[[], gymnasium.Env]
 Say = Callable[[str, float], None]
@@ -154,7 +155,7 @@ def collect(settings: CollectSettings, replace: bool = False, say: Say | None = 
     """
     watch = time.perf_counter()
     say = say or (lambda phase, done: None)
-    root = datasets_root()
+    root = minari_disk.root()
     _refuse_occupied(root, settings.id, replace)
     with _temporary(root) as temporary, contextlib.ExitStack() as opened:
 
@@ -225,11 +226,6 @@ def make_env(environment: Environment) -> gymnasium.Env:
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         cause = error.__cause__ or error
         raise EnvironmentFault(f"env: {environment.id} cannot be made: {cause}; is its package installed?") from error
-
-
-def datasets_root() -> Path:
-    """Where Minari keeps its datasets: MINARI_DATASETS_PATH, or ~/.minari/datasets."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
 
 
 def _refuse_occupied(root: Path, ident: str, replace: bool) -> None:
