@@ -74,6 +74,16 @@ def encoder(choice: Choice, role: str, space: spaces.Space, width: int) -> nn.Mo
     return make("encoder", choice, space, width, role=role)
 
 
+def features(choice: Choice | None, space: spaces.Box, width: int) -> tuple[nn.Module, int]:
+    """What hidden layers take in, (B, *S) -> (B, size), and its size.
+
+    Without an encoder this is the observation itself, flattened; else the encoder's output of `width` after a ReLU.
+    """
+    if choice is None:
+        return _flatten(space)
+    return nn.Sequential(encoder(choice, "state", space, width), nn.ReLU()), width
+
+
 class _Flat(nn.Module):
     """(..., *shape) -> (..., size) float; integer input (pixels) is scaled to [0, 1] by the space's bound."""
 

@@ -1,10 +1,12 @@
-"""Small parts that several algorithms share: mlp, normaliser, action heads, learning-rate schedule."""
+"""Parts that several algorithms share: networks, ensembles of critics, action heads, a policy, schedules."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +14,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.episodes import Episodes
+from rlalgo.core.policy import FrameStack, Policy
 
 
 def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
@@ -24,6 +29,18 @@ def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
             layers += [nn.ReLU(), nn.Dropout(dropout)] if dropout else [nn.ReLU()]
         layers.append(nn.Linear(a, b))
     return nn.Sequential(*layers)
+
+
+def trunk(
+    features: nn.Module, size: int, width: int, layers: int, dropout: float = 0.0, layer_norm: bool = False
+) -> nn.Sequential:
+    """Features of this size (`rlalgo.encoders.features`), then hidden layers: (B, *S) -> (B, width)."""
+    parts: list[nn.Module] = [features]
+    for i in range(layers):
+        parts += [nn.Linear(width if i else size, width), nn.ReLU(inplace=True)]
+        parts += [nn.LayerNorm(width)] if layer_norm else []
+        parts += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*parts)
 
 
 class Normalizer(nn.Module):
@@ -66,6 +83,8 @@ class BoxHead(nn.Module):
     Inside an algorithm actions are scaled so that a bounded Box is [-1, 1]; others are left as they are.
     """
 
+    stochastic: ClassVar[bool] = False
+    """Whether there is something to sample."""
     center: Tensor
     radius: Tensor
     low: Tensor
@@ -103,8 +122,91 @@ class BoxHead(nn.Module):
         return (prediction - self.scale(actions)).square().mean(-1)
 
 
+class GaussianHead(BoxHead):
+    """Features to the mean of a Gaussian whose standard deviation does not depend on the state (IQL, AWAC)."""
+
+    stochastic = True
+
+    def __init__(self, width: int, space: spaces.Box, tanh: bool = True) -> None:
+        super().__init__(width, space, tanh)
+        self.log_std = nn.Parameter(torch.zeros(space.shape[0]))
+
+    def std(self) -> Tensor:
+        """(A,) in scaled units, within e^-5 and e^2."""
+        return self.log_std.clamp(-5, 2).exp()
+
+    def sample(self, mean: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(..., A) means -> (..., A) scaled draws, inside a bounded Box."""
+        return (mean + self.std() * _normal(mean, generator)).clamp(self.scale(self.low), self.scale(self.high))
+
+    def actions(self, prediction: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Means (..., A) -> raw actions; drawn if a generator is given."""
+        return super().actions(prediction if generator is None else self.sample(prediction, generator))
+
+    def loss(self, prediction: Tensor, actions: Tensor) -> Tensor:
+        """Means (..., A) and raw actions (..., A) -> (...,) -log density, in nats."""
+        std = self.std()
+        z = (self.scale(actions) - prediction) / std
+        return (0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+class SquashedGaussianHead(BoxHead):
+    """Features to tanh of a Gaussian whose mean and standard deviation depend on the state (SAC, appendix C)."""
+
+    stochastic = True
+
+    def __init__(self, width: int, space: spaces.Box) -> None:
+        super().__init__(width, space)
+        self.out = nn.Linear(width, 2 * space.shape[0])
+        for p in self.out.parameters():  # starts wide and centred, whatever the features are
+            nn.init.uniform_(p, -1e-3, 1e-3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., width) -> (..., 2A) mean and log standard deviation before the tanh."""
+        return self.out(features)
+
+    def sample(self, prediction: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """(..., 2A) -> (..., A) scaled draws and (...,) their log densities, both differentiable."""
+        mean, log_std = self._split(prediction)
+        noise = _normal(mean, generator)
+        before = mean + log_std.exp() * noise
+        return before.tanh(), _squashed_log_prob(noise, log_std, before)
+
+    def actions(self, prediction: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(..., 2A) -> (..., A) raw actions: tanh of the mean, or drawn if a generator is given."""
+        mean, _ = self._split(prediction)
+        return super().actions(mean.tanh() if generator is None else self.sample(prediction, generator)[0])
+
+    def loss(self, prediction: Tensor, actions: Tensor) -> Tensor:
+        """(..., 2A) and raw actions (..., A) -> (...,) -log density in scaled units, in nats."""
+        mean, log_std = self._split(prediction)
+        before = self.scale(actions).clamp(-1 + 1e-6, 1 - 1e-6).atanh()  # the edge itself has no density
+        return -_squashed_log_prob((before - mean) / log_std.exp(), log_std, before)
+
+    def _split(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = prediction.chunk(2, -1)
+        return mean, log_std.clamp(-20, 2)
+
+
+def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal; from the generator on its own device, else from torch's default one."""
+    if generator is None:
+        return torch.randn_like(like)
+    return torch.randn(like.shape, generator=generator, device=generator.device).to(like)
+
+
+def _squashed_log_prob(noise: Tensor, log_std: Tensor, before: Tensor) -> Tensor:
+    """(..., A) standardised and unsquashed draws -> (...,) log density of tanh(before)."""
+    normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2x)), which does not cancel where tanh saturates
+    slope = 2 * (math.log(2) - before - F.softplus(-2 * before))
+    return (normal - slope).sum(-1)
+
+
 class DiscreteHead(nn.Module):
     """Features to the logits of n actions. Cross-entropy; greedy, or sampled when a generator is given."""
+
+    stochastic: ClassVar[bool] = True
 
     def __init__(self, width: int, space: spaces.Discrete) -> None:
         super().__init__()
@@ -131,33 +233,240 @@ class DiscreteHead(nn.Module):
         return flat.view(actions.shape)
 
 
-def action_head(width: int, space: spaces.Space, tanh: bool = True) -> BoxHead | DiscreteHead:
+def action_head(width: int, space: spaces.Space, tanh: bool = True, gaussian: bool = False) -> BoxHead | DiscreteHead:
     """The head that fits the action space."""
     if isinstance(space, spaces.Discrete):
         return DiscreteHead(width, space)
     assert isinstance(space, spaces.Box)
-    return BoxHead(width, space, tanh)
+    return GaussianHead(width, space, tanh) if gaussian else BoxHead(width, space, tanh)
+
+
+def bounded_box(space: spaces.Space, name: str) -> spaces.Box:
+    """The action space of an algorithm that needs every action within bounds; ValueError otherwise."""
+    assert isinstance(space, spaces.Box)
+    if not space.is_bounded():
+        raise ValueError(f"{name} needs a bounded action space, got {space}; try iql, awac or bc")
+    return space
 
 
 class Chooser:
     """Turns predictions into raw actions on the CPU; row i samples if `sample[i]`, with its own generator."""
 
-    def __init__(self, head: BoxHead | DiscreteHead, sample: Sequence[bool]) -> None:
-        if any(sample) and isinstance(head, BoxHead):
-            raise ValueError("sample: true needs a Discrete action space; this one is a Box")
+    def __init__(self, head: Any, sample: Sequence[bool]) -> None:
+        if any(sample) and not head.stochastic:
+            raise ValueError("sample: true needs a Discrete action space or a Gaussian policy; this one has neither")
         self.head = head
         self.sample = torch.tensor(sample)  # (n,)
+        self.any = any(sample)
         self.generator = torch.Generator()
-        if any(sample):  # seeded from the default generator, which an evaluation forks
+        if self.any:  # seeded from the default generator, which an evaluation forks
             self.generator.manual_seed(int(torch.randint(2**62, ())))
 
     def __call__(self, prediction: Tensor, rows: Tensor) -> Tensor:
         """Predictions (m, ...) of rows (m,) -> actions (m, A) | (m,)."""
         actions = self.head.actions(prediction).cpu()
-        drawn = self.sample[rows]
-        if drawn.any():
-            actions[drawn] = self.head.actions(prediction[drawn.to(prediction.device)], self.generator)
+        if self.any and (drawn := self.sample[rows]).any():
+            actions[drawn] = self.head.actions(prediction[drawn.to(prediction.device)], self.generator).cpu()
         return actions
+
+
+class Actor(nn.Module):
+    """A trunk and the head on it: (B, *S) -> the prediction that the head's `actions`, `sample` and `loss` take."""
+
+    def __init__(self, trunk: nn.Module, head: Any) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.head(self.trunk(observations))
+
+
+class ActorPolicy(Policy):
+    """Plays what a network predicts from the present observation alone, for n rows.
+
+    Args:
+        algo: whose network it is.
+        predict: stacked raw observations (m, *S) -> what `head.actions` takes.
+        head: turns predictions into raw actions.
+        options: `sample`, where an option has it, draws the action.
+    """
+
+    def __init__(
+        self, algo: BatchRLAlgo, predict: Callable[[Tensor], Tensor], head: Any, options: Sequence[Any]
+    ) -> None:
+        self.algo, self.predict, self.options = algo, predict, options
+        self.stack = FrameStack(algo.spec, len(options), algo.device)
+        self.chooser = Chooser(head, [getattr(option, "sample", False) for option in options])
+
+    def begin(self, rows: Tensor) -> None:
+        self.stack.begin(rows)
+
+    def act(self, observations: Tensor, rows: Tensor) -> Tensor:
+        with self.algo.evaluating():
+            return self.chooser(self.predict(self.stack.push(observations, rows)), rows)
+
+
+class Ensemble(nn.Module):
+    """n MLPs side by side, one batched product a layer: (n, B, sizes[0]) -> (n, B, sizes[-1]).
+
+    ReLU (and layer normalisation after it, as ReBRAC has it) between layers. Weights start as nn.Linear's do.
+    """
+
+    def __init__(self, n: int, sizes: Sequence[int], layer_norm: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(GroupedLinear(n, a, b) for a, b in itertools.pairwise(sizes))
+        self.norms = nn.ModuleList(GroupedNorm(n, b) for b in sizes[1:-1]) if layer_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(m, B, in) -> (m, B, out) by the first m <= n members."""
+        for i, layer in enumerate(self.layers):
+            if i:
+                x = torch.relu_(x)  # in place: fresh activations cost more than the arithmetic
+                x = x if self.norms is None else self.norms[i - 1](x)
+            x = layer(x)
+        return x
+
+
+class GroupedLinear(nn.Module):
+    """A linear map for each of n members: (m, B, a) -> (m, B, b), m <= n."""
+
+    def __init__(self, n: int, a: int, b: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(a)
+        self.weight = nn.Parameter(torch.empty(n, a, b).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n, 1, b).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        m = len(x)
+        return torch.baddbmm(_first(self.bias, m), x, _first(self.weight, m))
+
+
+class GroupedNorm(nn.Module):
+    """Layer normalisation with a scale and a shift for each of n members: (m, B, width), m <= n."""
+
+    def __init__(self, n: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n, 1, width))
+        self.bias = nn.Parameter(torch.zeros(n, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        m = len(x)
+        return torch.addcmul(_first(self.bias, m), F.layer_norm(x, x.shape[-1:]), _first(self.weight, m))
+
+
+def _first(parameter: Tensor, m: int) -> Tensor:
+    """The first m rows; the parameter itself where that is all, since even a whole slice has a costly backward."""
+    return parameter if m == len(parameter) else parameter[:m]
+
+
+class Critics(nn.Module):
+    """n action values Q_i(s, a) of continuous actions.
+
+    Args:
+        features: what turns (B, *S) into (B, size), shared by all members (`rlalgo.encoders.features`).
+        actions: A.
+    """
+
+    def __init__(
+        self, features: nn.Module, size: int, actions: int, n: int, width: int, layers: int, layer_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.n, self.features = n, features
+        self.members = Ensemble(n, [size + actions] + [width] * layers + [1], layer_norm)
+
+    def forward(self, observations: Tensor, actions: Tensor, first: int | None = None) -> Tensor:
+        """(B, *S) and scaled actions (B, A) -> (n, B); actions (B, M, A) -> (n, B, M). `first`: that many members."""
+        seen = self.features(observations)  # (B, F)
+        if actions.dim() == 3:
+            seen = seen.unsqueeze(1).expand(-1, actions.shape[1], -1)  # (B, M, F)
+        x = torch.cat([seen, actions], -1).flatten(0, -2)  # (B or B*M, F+A)
+        return self.members(x.expand(first or self.n, -1, -1)).view(-1, *actions.shape[:-1])
+
+    def each(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """(B, *S) and actions of each member's own (n, B, A) -> (n, B)."""
+        seen = self.features(observations).expand(self.n, -1, -1)  # (n, B, F)
+        return self.members(torch.cat([seen, actions], -1)).squeeze(-1)
+
+
+class DiscreteCritics(nn.Module):
+    """n action values of every discrete action: (B, *S) -> (n, B, actions).
+
+    Args:
+        features: as for `Critics`.
+        dueling: Q = V + A - mean(A), V and A each with hidden layers of its own (Wang et al. 2016, equation 9).
+    """
+
+    stochastic: ClassVar[bool] = False
+
+    def __init__(
+        self, features: nn.Module, size: int, actions: int, n: int, width: int, layers: int, dueling: bool = False
+    ) -> None:
+        super().__init__()
+        self.n, self.features = n, features
+        self.members = Ensemble(n, [size] + [width] * layers + [actions])
+        self.value = Ensemble(n, [size] + [width] * layers + [1]) if dueling else None
+
+    def forward(self, observations: Tensor) -> Tensor:
+        x = self.features(observations).expand(self.n, -1, -1)  # (n, B, F)
+        values = self.members(x)
+        if self.value is None:
+            return values
+        return self.value(x) + values - values.mean(-1, keepdim=True)
+
+    def actions(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Values (..., actions) -> (...,) int64 the best."""
+        return values.argmax(-1)
+
+
+class Target(nn.Module):
+    """A copy of a module that no optimiser trains and that follows it slowly (a target network)."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        self.copy = copy.deepcopy(source).requires_grad_(False)
+        # Listed once: walking the modules costs as much as the averaging.
+        self._parameters_of = (list(self.copy.parameters()), list(source.parameters()))
+        self._buffers_of = (list(self.copy.buffers()), list(source.buffers()))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.copy(*inputs)
+
+    @torch.no_grad()
+    def follow(self, tau: float) -> None:
+        """copy <- (1 - tau) copy + tau source; statistics kept as buffers are copied."""
+        get_ema_multi_avg_fn(1 - tau)(*self._parameters_of, None)
+        for mine, theirs in zip(*self._buffers_of, strict=True):
+            mine.copy_(theirs)
+
+
+class Counter(nn.Module):
+    """Counts updates on the host, so that looking costs no device sync; saved with the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def step(self) -> int:
+        """1 at the first call."""
+        self.count += 1
+        return self.count
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.count)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.count = int(state)
+
+
+def return_range(episodes: Episodes) -> float:
+    """Best minus worst return of the data; 1 where all are equal."""
+    returns = episodes.returns()
+    return float(returns.max() - returns.min()) or 1.0
+
+
+def expectile_loss(u: Tensor, expectile: float) -> Tensor:
+    """|expectile - 1(u < 0)| u^2, element by element (Kostrikov et al. 2021, equation 1)."""
+    return torch.where(u < 0, 1 - expectile, expectile) * u.square()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -34,7 +34,17 @@ from rlalgo.errors import PluginClash, PluginError, near
 from rlalgo.registry import Catalogue, Choice, Entry, Owner
 from rlalgo.version import __version__
 
-BUILTINS = ("rlalgo.encoders", "rlalgo.batchrl.bc", "rlalgo.batchrl.dt.decision_tf")
+BUILTINS = (
+    "rlalgo.encoders",
+    "rlalgo.batchrl.bc",
+    "rlalgo.batchrl.td3_bc",
+    "rlalgo.batchrl.iql",
+    "rlalgo.batchrl.cql",
+    "rlalgo.batchrl.awac",
+    "rlalgo.batchrl.rebrac",
+    "rlalgo.batchrl.edac",
+    "rlalgo.batchrl.dt.decision_tf",
+)
 GROUP = "rlalgo"
 
 # What each kind must offer besides `name` and `Config`: (base class or None, methods).

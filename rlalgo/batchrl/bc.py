@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlalgo.config import Count, Fraction, NonNegative, Positive, Probability, Whole
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import TransitionBatch, Transitions
 from rlalgo.core.episodes import DataSpec, Episodes
-from rlalgo.core.policy import FrameStack, Policy
-from rlalgo.encoders import encoder
+from rlalgo.core.policy import Policy
+from rlalgo.encoders import features
 from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import Chooser, Normalizer, action_head, warmup_cosine
+from rlalgo.nets import ActorPolicy, Normalizer, action_head, trunk, warmup_cosine
 from rlalgo.registry import Choice, Kind
 
 
@@ -31,7 +31,7 @@ class BC(BatchRLAlgo[TransitionBatch]):
     @dataclass(frozen=True)
     class Config:
         width: Count = 256
-        """Units of every hidden layer, the first of which is the state encoder's output."""
+        """Units of every hidden layer."""
         layers: Count = 2
         """Hidden layers."""
         dropout: Probability = 0.0
@@ -52,23 +52,22 @@ class BC(BatchRLAlgo[TransitionBatch]):
         """%BC: imitate the best episodes only, up to this share of the steps; 0.1 is the paper's 10%BC."""
         tanh: bool = True
         """Squash continuous actions into a bounded action space."""
-        state_encoder: Annotated[Choice, Kind("encoder", "state")] = Choice("linear")
-        """What embeds observations."""
+        gaussian: bool = False
+        """Learn the spread of continuous actions too, by maximum likelihood; else the squared error is minimised."""
+        state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
+        """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
     @dataclass(frozen=True)
     class PolicyConfig:
         sample: bool = False
-        """Draw discrete actions from the predicted distribution instead of taking the likeliest."""
+        """Draw actions from the predicted distribution (discrete, or `gaussian`) instead of taking the likeliest."""
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         seen, width = spec.encoder_space(), config.width
         self.normalizer = Normalizer(seen.shape)
-        layers: list[nn.Module] = [encoder(config.state_encoder, "state", seen, width), nn.ReLU()]
-        for _ in range(config.layers - 1):
-            layers += [nn.Dropout(config.dropout), nn.Linear(width, width), nn.ReLU()]
-        self.net = nn.Sequential(*layers, nn.Dropout(config.dropout))
-        self.head = action_head(width, spec.action_space, config.tanh)
+        self.net = trunk(*features(config.state_encoder, seen, width), width, config.layers, config.dropout)
+        self.head = action_head(width, spec.action_space, config.tanh, config.gaussian)
         self.clip = config.clip
         self.optimizers["model"] = torch.optim.AdamW(
             self.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
@@ -99,23 +98,7 @@ class BC(BatchRLAlgo[TransitionBatch]):
             return self.head.actions(self(batch.observations))
 
     def policy(self, options: Sequence[PolicyConfig]) -> Policy:
-        return BCPolicy(self, options)
-
-
-class BCPolicy(Policy):
-    """The imitator, for n rows."""
-
-    def __init__(self, algo: BC, options: Sequence[BC.PolicyConfig]) -> None:
-        self.algo, self.options = algo, options
-        self.stack = FrameStack(algo.spec, len(options), algo.device)
-        self.chooser = Chooser(algo.head, [option.sample for option in options])
-
-    def begin(self, rows: Tensor) -> None:
-        self.stack.begin(rows)
-
-    def act(self, observations: Tensor, rows: Tensor) -> Tensor:
-        with self.algo.evaluating():
-            return self.chooser(self.algo(self.stack.push(observations, rows)), rows)
+        return ActorPolicy(self, self, self.head, options)
 
 
 @hookimpl

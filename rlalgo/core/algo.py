@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -92,15 +92,24 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
             if training:
                 self.train()
 
-    def minimise(self, name: str, loss: Tensor) -> None:
-        """One step of optimiser `name` down `loss`: zero, backward, gradient hook, clip, step, schedule."""
+    def minimise(self, name: str, loss: Tensor | Iterable[Tensor]) -> None:
+        """One step of optimiser `name` down `loss`: zero, backward, gradient hook, clip, step, schedule.
+
+        Only the optimiser's own parameters get gradients, so that an actor's loss costs none for the critics in it.
+
+        Args:
+            name: of the optimiser.
+            loss: a scalar, or several that add up to it, each of which is let go before the next is asked for.
+        """
         optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for p in parameters:
+            p.grad = None
+        for part in [loss] if isinstance(loss, Tensor) else loss:
+            part.backward(inputs=parameters)
         if self.gradient_hook is not None:
             self.gradient_hook(name)
         if self.clip is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(parameters, self.clip)
         optimizer.step()
         if name in self.schedulers:

@@ -72,30 +72,34 @@ class Transitions(Dataset[TransitionBatch]):
             raise DataError("no transition has an observed successor: record what follows each last step")
         self.episodes = episodes
         self.steps = usable.nonzero().squeeze(1)  # (M,) usable steps
+        self.obs_rows = self.steps + ids[self.steps]  # (M,) row of `observations`
+        self.first_rows = episodes.first_rows()[ids[self.steps]]  # (M,) first row of the same episode
+        self.terminals = episodes.terminations.float()  # (N,)
         self.frames = Frames(episodes)
-        self.row_of_step = torch.arange(episodes.steps) + ids  # (N,) row of `observations`
-        self.first_row = episodes.first_rows()[ids]  # (N,) first row of the same episode
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def gather(self, rows: Tensor) -> TransitionBatch:
-        steps = self.steps[rows.to(self.device)]  # (B,)
-        data = self.episodes
-        row, first = self.row_of_step[steps], self.first_row[steps]
+        def take(column: Tensor, index: Tensor) -> Tensor:
+            return column.index_select(0, index)  # faster than column[index]
+
+        rows = rows.to(self.device)
+        steps, row = take(self.steps, rows), take(self.obs_rows, rows)  # (B,)
+        first = take(self.first_rows, rows)
         return TransitionBatch(
             self.frames.at(row, first),
-            data.actions[steps],
-            data.rewards[steps],
+            take(self.episodes.actions, steps),
+            take(self.episodes.rewards, steps),
             self.frames.at(row + 1, first),
-            data.terminations[steps].float(),
+            take(self.terminals, steps),
         )
 
     def to(self, device: torch.device | str) -> Self:
         self.device = torch.device(device)
         self.episodes = self.episodes.to(device)
         self.frames = Frames(self.episodes)
-        for name in ("steps", "row_of_step", "first_row"):
+        for name in ("steps", "obs_rows", "first_rows", "terminals"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -114,7 +118,8 @@ class Frames:
         Before an episode's start its first frame repeats, as Gymnasium's frame stack does.
         """
         if self.stack == 1:
-            return self.observations[rows]
+            flat = self.observations.index_select(0, rows.reshape(-1))  # faster than indexing
+            return flat.view(*rows.shape, *self.shape)
         back = torch.arange(self.stack - 1, -1, -1, device=rows.device)  # (k,) oldest first
         index = torch.maximum(rows.unsqueeze(-1) - back, first.unsqueeze(-1))  # (..., k)
         return stack_frames(self.observations[index], self.shape)

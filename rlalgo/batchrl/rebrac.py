@@ -1,0 +1,189 @@
+"""ReBRAC: TD3+BC with a penalty for the critics too, layer normalisation and larger batches (Tarasov et al. 2023).
+
+    Q:  minimise  E [ (r + gamma (min_i Q'_i(s', pi'(s')) - beta_c |pi'(s') - a'|^2) - Q_i(s, a))^2 ]
+    pi: maximise  E [ lambda min_i Q_i(s, pi(s)) - beta_a |pi(s) - a|^2 ],   lambda = 1 / mean |Q(s, pi(s))|
+
+where a' is the action that the data takes after s' (equations 3 and 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from rlalgo.config import Count, Fraction, NonNegative, Positive
+from rlalgo.core.algo import BatchRLAlgo, NoOptions
+from rlalgo.core.dataset import Dataset, Transitions
+from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.policy import Policy
+from rlalgo.encoders import features
+from rlalgo.errors import DataError
+from rlalgo.hookspecs import hookimpl
+from rlalgo.nets import Actor, ActorPolicy, BoxHead, Counter, Critics, Normalizer, Target, bounded_box, trunk
+from rlalgo.registry import Choice, Kind
+
+
+class PairBatch(NamedTuple):
+    """B transitions with the action that came next: (s, a, r, s', a', terminal)."""
+
+    observations: Tensor  # (B, *S)
+    actions: Tensor  # (B, A)
+    rewards: Tensor  # (B,)
+    next_observations: Tensor  # (B, *S)
+    next_actions: Tensor  # (B, A); of no meaning where terminal
+    terminals: Tensor  # (B,) float
+
+
+class Pairs(Dataset[PairBatch]):
+    """Every step whose next action is known or does not matter: all but truncated last steps."""
+
+    def __init__(self, episodes: Episodes) -> None:
+        self.transitions = Transitions(episodes)
+        keep = torch.ones(episodes.steps, dtype=torch.bool)
+        last = episodes.starts[1:] - 1  # (E,)
+        keep[last] = episodes.terminations[last].cpu()
+        self.kept = keep[self.transitions.steps].nonzero().squeeze(1)  # (M,) items of `transitions`
+        if not len(self.kept):
+            raise DataError("no step is followed by another: rebrac needs episodes of two steps or more")
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def gather(self, rows: Tensor) -> PairBatch:
+        data = self.transitions
+        items = self.kept[rows.to(self.device)]  # (B,)
+        batch = data.gather(items)
+        actions = data.episodes.actions
+        after = actions[(data.steps[items] + 1).clamp(max=len(actions) - 1)]
+        return PairBatch(
+            batch.observations, batch.actions, batch.rewards, batch.next_observations, after, batch.terminals
+        )
+
+    def to(self, device: torch.device | str) -> Pairs:
+        self.device = torch.device(device)
+        self.transitions.to(device)
+        self.kept = self.kept.to(device)
+        return self
+
+
+class ReBRAC(BatchRLAlgo[PairBatch]):
+    name: ClassVar[str] = "rebrac"
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box,)
+    PolicyConfig: ClassVar[type] = NoOptions
+
+    @dataclass(frozen=True)
+    class Config:
+        width: Count = 256
+        """Units of every hidden layer."""
+        layers: Count = 3
+        """Hidden layers of actor and critics."""
+        actor_lr: Positive = 1e-3
+        """Adam's learning rate for the actor."""
+        critic_lr: Positive = 1e-3
+        """Adam's learning rate for the critics."""
+        gamma: Fraction = 0.99
+        """Discount of the next step's value."""
+        tau: Fraction = 0.005
+        """Share by which the target networks move to the trained ones, at each update of the actor."""
+        actor_penalty: NonNegative = 0.01
+        """beta_a, of the actor's distance from the data."""
+        critic_penalty: NonNegative = 0.01
+        """beta_c, of the target action's distance from the data."""
+        critic_norm: bool = True
+        """Layer normalisation in the critics."""
+        actor_norm: bool = False
+        """Layer normalisation in the actor."""
+        actor_every: Count = 2
+        """Updates of the critics for one of the actor."""
+        target_noise: NonNegative = 0.2
+        """Standard deviation of the noise on target actions, in units of half the action range."""
+        noise_clip: NonNegative = 0.5
+        """Largest such noise."""
+        normalize: bool = False
+        """Normalise vector observations by the data's mean and standard deviation."""
+        state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
+        """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec, config)
+        seen, width, layers = spec.encoder_space(), config.width, config.layers
+        space = bounded_box(spec.action_space, self.name)
+
+        def see() -> tuple[nn.Module, int]:
+            return features(config.state_encoder, seen, width)
+
+        self.normalizer = Normalizer(seen.shape)
+        self.actor = Actor(trunk(*see(), width, layers, layer_norm=config.actor_norm), BoxHead(width, space))
+        self.critics = Critics(*see(), space.shape[0], 2, width, layers, config.critic_norm)
+        self.target_actor, self.target_critics = Target(self.actor), Target(self.critics)
+        self.optimizers["actor"] = torch.optim.Adam(self.actor.parameters(), config.actor_lr, fused=True)
+        self.optimizers["critic"] = torch.optim.Adam(self.critics.parameters(), config.critic_lr, fused=True)
+        self.updates = Counter()
+        self.actor_metrics: Tensor  # (2,) of the actor's last update: loss, squared distance
+        self.register_buffer("actor_metrics", torch.zeros(2))
+
+    def prepare(self, episodes: Episodes, total_steps: int) -> None:
+        if self.config.normalize:
+            self.normalizer.fit(episodes)
+
+    def dataset(self, episodes: Episodes) -> Pairs:
+        return Pairs(episodes)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Raw (B, *S) -> (B, A) scaled actions."""
+        return self.actor(self.normalizer(observations))
+
+    def targets(self, batch: PairBatch) -> Tensor:
+        """(B,) r + gamma (min_i Q'_i(s', b) - beta_c |b - a'|^2), b = pi'(s') + noise; r alone where terminal."""
+        config, after = self.config, self.normalizer(batch.next_observations)
+        with torch.no_grad():
+            action = self.target_actor(after)  # (B, A)
+            noise = (torch.randn_like(action) * config.target_noise).clamp_(-config.noise_clip, config.noise_clip)
+            action = (action + noise).clamp_(-1, 1)
+            distance = (action - self.actor.head.scale(batch.next_actions)).square().sum(-1)  # (B,)
+            value = self.target_critics(after, action).amin(0) - config.critic_penalty * distance  # (B,)
+        return batch.rewards + config.gamma * (1 - batch.terminals) * value
+
+    def actor_loss(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised (B, *S) and scaled (B, A) -> the loss and the squared distance in it."""
+        chosen = self.actor(states)  # (B, A)
+        value = self.critics(states, chosen).amin(0)  # (B,)
+        distance = (chosen - actions).square().sum(-1).mean()
+        scale = value.detach().abs().mean().clamp(min=1e-6)
+        return self.config.actor_penalty * distance - value.mean() / scale, distance
+
+    def update(self, batch: PairBatch) -> dict[str, Tensor]:
+        states, actions = self.normalizer(batch.observations), self.actor.head.scale(batch.actions)
+        q = self.critics(states, actions)  # (2, B)
+        critic_loss = (q - self.targets(batch)).square().mean(1).sum()
+        self.minimise("critic", critic_loss)
+        if self.updates.step() % self.config.actor_every == 0:
+            loss, distance = self.actor_loss(states, actions)
+            self.minimise("actor", loss)
+            self.target_actor.follow(self.config.tau)
+            self.target_critics.follow(self.config.tau)
+            self.actor_metrics = torch.stack([loss.detach(), distance.detach()])
+        return {
+            "critic/loss": critic_loss.detach(),
+            "critic/q_mean": q.detach().mean(),
+            "actor/loss": self.actor_metrics[0],
+            "actor/distance": self.actor_metrics[1],
+        }
+
+    def predict(self, batch: Any) -> Tensor:
+        """(B, A) raw actions."""
+        with self.evaluating():
+            return self.actor.head.actions(self(batch.observations))
+
+    def policy(self, options: Sequence[Any]) -> Policy:
+        return ActorPolicy(self, self, self.actor.head, options)
+
+
+@hookimpl
+def rlalgo_register_algos(register: Any) -> None:
+    register(ReBRAC)
