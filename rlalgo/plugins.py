@@ -43,6 +43,9 @@ BUILTINS = (
     "rlalgo.batchrl.awac",
     "rlalgo.batchrl.rebrac",
     "rlalgo.batchrl.edac",
+    "rlalgo.batchrl.dqn",
+    "rlalgo.batchrl.discrete_cql",
+    "rlalgo.batchrl.discrete_iql",
     "rlalgo.batchrl.dt.decision_tf",
 )
 GROUP = "rlalgo"

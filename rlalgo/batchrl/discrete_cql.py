@@ -1,0 +1,106 @@
+"""Conservative Q-learning for discrete actions, on top of double DQN (Kumar et al. 2020).
+
+    minimise  weight E_s [ log sum_b exp Q(s, b) - Q(s, a) ] + E [ huber(target - Q(s, a)) ],
+    target = r + gamma Q'(s', argmax_b Q(s', b))
+
+(equation 4; the sum is exact here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor
+
+from rlalgo.config import Count, Fraction, NonNegative, Positive
+from rlalgo.core.algo import BatchRLAlgo, NoOptions
+from rlalgo.core.dataset import TransitionBatch, Transitions
+from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.policy import Policy
+from rlalgo.encoders import features
+from rlalgo.hookspecs import hookimpl
+from rlalgo.nets import ActorPolicy, DiscreteCritics, Normalizer, Target
+from rlalgo.registry import Choice, Kind
+
+
+class DiscreteCQL(BatchRLAlgo[TransitionBatch]):
+    name: ClassVar[str] = "discrete_cql"
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
+    PolicyConfig: ClassVar[type] = NoOptions
+
+    @dataclass(frozen=True)
+    class Config:
+        weight: NonNegative = 1.0
+        """Of the conservative term (1 or 4 for Atari in appendix F); 0 is double DQN."""
+        width: Count = 256
+        """Units of every hidden layer."""
+        layers: Count = 2
+        """Hidden layers."""
+        lr: Positive = 3e-4
+        """Adam's learning rate."""
+        gamma: Fraction = 0.99
+        """Discount of the next step's value."""
+        tau: Fraction = 0.005
+        """Share by which the target network moves to the trained one at each update; 1 does without one."""
+        dueling: bool = False
+        """State value and advantages in streams of their own (Wang et al. 2016, equation 9)."""
+        normalize: bool = True
+        """Normalise vector observations by the data's mean and standard deviation."""
+        state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
+        """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
+
+    def __init__(self, spec: DataSpec, config: Config) -> None:
+        super().__init__(spec, config)
+        seen, width = spec.encoder_space(), config.width
+        assert isinstance(spec.action_space, spaces.Discrete)
+        self.normalizer = Normalizer(seen.shape)
+        inputs = features(config.state_encoder, seen, width)
+        self.critic = DiscreteCritics(*inputs, int(spec.action_space.n), 1, width, config.layers, config.dueling)
+        self.target_critic = Target(self.critic)
+        self.optimizers["critic"] = torch.optim.Adam(self.critic.parameters(), config.lr, fused=True)
+
+    def prepare(self, episodes: Episodes, total_steps: int) -> None:
+        if self.config.normalize:
+            self.normalizer.fit(episodes)
+
+    def dataset(self, episodes: Episodes) -> Transitions:
+        return Transitions(episodes)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Raw (B, *S) -> (B, n) action values."""
+        return self.critic(self.normalizer(observations))[0]
+
+    def targets(self, batch: TransitionBatch) -> Tensor:
+        """(B,) r + gamma Q'(s', argmax_b Q(s', b)), without the second term where s' is terminal."""
+        after = self.normalizer(batch.next_observations)
+        with torch.no_grad():
+            best = self.critic(after)[0].argmax(-1, keepdim=True)  # (B, 1)
+            value = self.target_critic(after)[0].gather(1, best).squeeze(1)  # (B,)
+        return batch.rewards + self.config.gamma * (1 - batch.terminals) * value
+
+    def update(self, batch: TransitionBatch) -> dict[str, Tensor]:
+        values = self(batch.observations)  # (B, n)
+        q = values.gather(1, batch.actions.unsqueeze(1)).squeeze(1)  # (B,)
+        error = F.huber_loss(q, self.targets(batch))
+        gap = (values.logsumexp(-1) - q).mean()
+        self.minimise("critic", error + self.config.weight * gap)
+        self.target_critic.follow(self.config.tau)
+        return {"critic/loss": error.detach(), "critic/gap": gap.detach(), "critic/q_mean": q.detach().mean()}
+
+    def predict(self, batch: TransitionBatch) -> Tensor:
+        """(B,) greedy actions."""
+        with self.evaluating():
+            return self.critic.actions(self(batch.observations))
+
+    def policy(self, options: Sequence[Any]) -> Policy:
+        return ActorPolicy(self, self, self.critic, options)
+
+
+@hookimpl
+def rlalgo_register_algos(register: Any) -> None:
+    register(DiscreteCQL)
