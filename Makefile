@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := runs/quickstart
 export MPLBACKEND := Agg
 
-.PHONY: quickstart test test-slow lint bench schema clean
+.PHONY: quickstart test test-slow lint bench scores schema clean
 
 quickstart: .venv/.installed  ## make a dataset, train on it, evaluate, plot
 	$(BIN)/rlalgo collect configs/collect/hopper.yaml --replace
@@ -22,17 +22,22 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.dev  ## speed, side by side with Hugging Face's model
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --timeout 1200 \
-		--benchmark-json .benchmarks.json -p no:cacheprovider
+bench: .venv/.dev .venv-d3rlpy/.installed  ## speed, side by side with Hugging Face's model and d3rlpy
+	D3RLPY_PYTHON=.venv-d3rlpy/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks \
+		--benchmark-enable --benchmark-only --timeout 1200 --benchmark-json .benchmarks.json -p no:cacheprovider
 	$(BIN)/python tests/benchmarks/ratios.py .benchmarks.json
+
+scores: .venv/.installed .venv-d3rlpy/.installed  ## final scores, side by side with d3rlpy: hours
+	$(BIN)/rlalgo sweep configs/suites/results.yaml --only td3_bc --only iql --only cql
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/d3rlpy_scores.py .venv-d3rlpy/bin/python
 
 schema: .venv/.installed  ## the JSON schemas that the YAML files' modeline names
 	$(BIN)/rlalgo schema train --out configs/schema.json
 	$(BIN)/rlalgo schema collect --out configs/collect/schema.json
+	$(BIN)/rlalgo schema suite --out configs/suites/schema.json
 
 clean:
-	rm -rf .venv build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks.json
+	rm -rf .venv .venv-d3rlpy build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks.json
 
 .venv/.venv: Makefile
 	$(PYTHON) -m venv .venv
@@ -41,6 +46,11 @@ clean:
 
 .venv/.installed: .venv/.venv pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv-d3rlpy/.installed: Makefile
+	$(PYTHON) -m venv .venv-d3rlpy
+	.venv-d3rlpy/bin/pip install --quiet torch==2.13.0 d3rlpy==2.8.1
 	touch $@
 
 .venv/.dev: .venv/.installed pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""The command line: `rlalgo train`, `play`, `evaluate`, `collect`, `data`, `plugins`, `schema`, `report`."""
+"""The command line: `rlalgo train`, `sweep`, `play`, `evaluate`, `report`, `collect`, `data`, `plugins`, `schema`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,36 @@ def train(
 
 @app.command()
 @told
+def sweep(
+    suite: Annotated[Path, typer.Argument(help="YAML file, such as configs/suites/results.yaml.")],
+    only: Annotated[list[str] | None, typer.Option(help="Only runs like 'td3_bc' or '*/s0'; may be repeated.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Runs at a time; else one for each core.")] = None,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all runs.")] = None,
+    replace: Annotated[bool, typer.Option(help="Start runs anew whose settings have changed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their state, and do nothing.")] = False,
+    plugin: Plugin = None,
+) -> None:
+    """Train a whole suite: algorithms by datasets by seeds. Goes on where it was stopped."""
+    from rlutils.suite import matches
+    from rlutils.sweep import plan
+    from rlutils.sweep import sweep as do_sweep
+
+    if dry_run:
+        for job in plan(suite, only or (), out_folder, plugin or ())[0]:
+            if not only or any(matches(pattern, job.name) for pattern in only):
+                out.print(f"{job.name}: {job.state}{job.note and f', {job.note}'}", markup=False, soft_wrap=True)
+        return
+    jobs = do_sweep(suite, only or (), processes, out_folder, replace, plugin or (), out)
+    failed = [job for job in jobs if job.state == "failed"]
+    for job in failed:
+        _say(f"{job.name} failed twice: {job.note}; all that it said: {job.log}")
+    out.print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished; rlalgo report {jobs[0].out}", soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@told
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
@@ -155,15 +185,35 @@ def play(
 @app.command()
 @told
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    out_file: Annotated[Path | None, typer.Option("--out", help="HTML file; RUN/report.html for one run.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or one suite's folder.")],
+    out_file: Annotated[Path | None, typer.Option("--out", help="HTML file; report.html in a single folder.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write algorithms by datasets here.")] = None,
 ) -> None:
-    """Write a self-contained HTML page about runs, and print their results."""
+    """Write a self-contained HTML page about runs or a suite, and print their results."""
+    from rlutils import suite_report
+    from rlutils.records import experiments
     from rlutils.report import print_results, write_report
+    from rlutils.suite import PLAN
+    from rlutils.suite_results import results_of, suite_results
 
     target = out_file or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
-    written = write_report(runs, target)
-    print_results(runs, out)
+    is_suite = [(run / PLAN).is_file() for run in runs]
+    if any(is_suite) and len(runs) > 1:
+        raise ConfigError([f"{runs[is_suite.index(True)]} is a suite's folder; report it alone, or give run folders"])
+    if any(is_suite):
+        results = suite_results(runs[0])
+        written = suite_report.write_suite_report(results, target)
+        suite_report.print_suite(results, out)
+    else:
+        written = write_report(runs, target)
+        print_results(runs, out)
+        found = experiments(runs)
+        results = results_of(found)
+        if len(found) > 1:
+            suite_report.print_suite(results, out)
+    if markdown_file is not None:
+        suite_report.write_text(markdown_file, suite_report.markdown(results), "--markdown")
+        out.print(f"tables: {markdown_file}", soft_wrap=True)
     out.print(f"report: {written}", soft_wrap=True)
 
 
@@ -253,16 +303,17 @@ def plugins(
 @app.command("schema")
 @told
 def print_schema(
-    what: Annotated[str, typer.Argument(help="Which YAML files: train or collect.")] = "train",
+    what: Annotated[str, typer.Argument(help="Which YAML files: train, collect or suite.")] = "train",
     out_file: Annotated[Path | None, typer.Option("--out", help="File to write; else it is printed.")] = None,
     plugin: Plugin = None,
 ) -> None:
     """JSON schema of the YAML files, for editors; it knows every installed plugin."""
     from rlutils.collect import CollectSettings
+    from rlutils.suite import Suite
 
-    classes: dict[str, type] = {"train": Settings, "collect": CollectSettings}
+    classes: dict[str, type] = {"train": Settings, "collect": CollectSettings, "suite": Suite}
     if what not in classes:
-        raise ConfigError([f"no schema of '{what}'; there are train and collect"])
+        raise ConfigError([f"no schema of '{what}'; there are {', '.join(classes)}"])
     value = schema(classes[what], application.catalogue(plugin or ()))
     if out_file is None:
         print(json.dumps(value, indent=1))

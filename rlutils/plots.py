@@ -99,13 +99,16 @@ def colours(n: int, ordered: bool) -> list[str]:
 
 
 @styled
-def learning_curves(curves: Sequence[Curve], ordered: bool = False, data_max: float | None = None) -> Figure:
+def learning_curves(
+    curves: Sequence[Curve], ordered: bool = False, data_max: float | None = None, label: str = "return"
+) -> Figure:
     """Evaluation return over update steps, one line with a band for each policy, named at its end.
 
     Args:
         curves: what to draw; single runs become thin lines.
         ordered: the curves have an order (rising targets), and their colours show it.
         data_max: the return of the data's best episode, marked by a line.
+        label: what the curves are of.
     """
     figure, axes = _figure(WIDTH, 3.5)
     for curve, colour in zip(curves, colours(len(curves), ordered), strict=True):
@@ -121,7 +124,7 @@ def learning_curves(curves: Sequence[Curve], ordered: bool = False, data_max: fl
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     _name_ends(axes, curves, colours(len(curves), ordered))
     axes.set_xlabel("update steps")
-    axes.set_title("return", color=MUTED)
+    axes.set_title(label, color=MUTED)
     _plain_ticks(axes)
     return figure
 
@@ -168,13 +171,16 @@ def target_plot(
 
 
 @styled
-def returns_plot(achieved: Sequence[Group], data: np.ndarray | None = None, ordered: bool = False) -> Figure:
+def returns_plot(
+    achieved: Sequence[Group], data: np.ndarray | None = None, ordered: bool = False, label: str = "return"
+) -> Figure:
     """The data's returns as a histogram above the achieved ones, one axis for both.
 
     Args:
         achieved: single episodes of every policy, in the order to show from above.
         data: (E,) returns of the data's episodes; None leaves the histogram out.
         ordered: the policies have an order, and their colours show it.
+        label: what the values are.
     """
     rows = max(len(achieved), 1)
     heights = ([1.35] if data is not None else []) + [0.34 * rows + 0.1]
@@ -190,16 +196,17 @@ def returns_plot(achieved: Sequence[Group], data: np.ndarray | None = None, orde
         panels[-1].axvline(data.max(), color=PALETTE[2], linewidth=1.2, label="best episode in the data")
     axes = panels[-1]
     total = sum(len(group.values) for group in achieved)
+    size = 9 if total > 10 * rows else 24
     rng = np.random.default_rng(0)
     for y, (group, colour) in enumerate(zip(achieved, colours(len(achieved), ordered), strict=True)):
         jitter = rng.uniform(-0.2, 0.2, len(group.values))
-        axes.scatter(group.values, y + jitter, s=9, color=colour, alpha=0.4, linewidth=0, rasterized=total > MANY)
+        axes.scatter(group.values, y + jitter, s=size, color=colour, alpha=0.4, linewidth=0, rasterized=total > MANY)
         axes.plot([group.low, group.high], [y, y], color=INK, linewidth=1.6, zorder=3)
         axes.plot(group.mean, y, "D", color=colour, markersize=6, markeredgecolor=INK, zorder=4)
     axes.set_yticks(range(len(achieved)), [_fold(group.label, 18) for group in achieved], color=INK)
     axes.set_ylim(len(achieved) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("return")
+    axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     return figure

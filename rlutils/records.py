@@ -280,7 +280,8 @@ def experiments(runs: Sequence[Path]) -> list[Experiment]:
     groups: dict[str, list[RunRecord]] = {}
     for folder in {Path(run).resolve(): Path(run) for run in runs}.values():
         record = load_run_record(folder)
-        key = json.dumps({k: v for k, v in record.config.items() if k != "seed"}, sort_keys=True, default=str)
+        same = {key: value for key, value in record.config.items() if key not in ("seed", "threads")}
+        key = json.dumps(same, sort_keys=True, default=str)
         groups.setdefault(key, []).append(record)
     found = [Experiment(records) for records in groups.values()]
     for title in {experiment.title for experiment in found}:

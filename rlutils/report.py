@@ -36,6 +36,7 @@ from rlutils.records import (
     single_episodes,
     target_of,
 )
+from rlutils.suite_results import results_of
 
 
 def print_results(runs: Sequence[Path], console: Console) -> None:
@@ -94,7 +95,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     if not runs:
         raise RlalgoError("no run given: name at least one run folder")
     found = experiments(runs)
-    page = _environment().get_template("report.html.j2").render(
+    page = environment().get_template("report.html.j2").render(
         title=found[0].title if len(found) == 1 else f"{len(found)} experiments",
         experiments=[_view(experiment, i) for i, experiment in enumerate(found, 1)],
         runs=[run for experiment in found for run in experiment.runs],
@@ -168,7 +169,8 @@ def picture(figure: Figure, alt: str) -> Markup:
     return Markup(tag).format(coded, alt, width, height)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Where the pages' templates are, with the ways of writing that they use."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -313,6 +315,8 @@ def _metric_pictures(runs: Sequence[RunRecord]) -> list[Markup]:
 
 def _comparison(found: Sequence[Experiment]) -> dict[str, Any]:
     """The experiments' best policies side by side; in a figure too if all played in one environment."""
+    from rlutils.suite_report import table_view  # which writes with this module's means
+
     rows, groups = [], []
     for i, experiment in enumerate(found, 1):
         section = experiment.sections[0] if experiment.sections else None
@@ -325,4 +329,5 @@ def _comparison(found: Sequence[Experiment]) -> dict[str, Any]:
     if len({experiment.runs[0].env_id for experiment in found}) == 1 and len(groups) > 1:
         alt = "Single returns of each experiment's best policy, on one axis"
         drawn = picture(plots.returns_plot(groups), alt)
-    return {"rows": rows, "picture": drawn, "places": decimals(group.mean for group in groups)}
+    return {"rows": rows, "picture": drawn, "places": decimals(group.mean for group in groups),
+            "table": table_view(results_of(found), best=False)}  # fmt: skip

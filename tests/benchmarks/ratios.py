@@ -13,8 +13,11 @@ def table(report: dict[str, Any]) -> list[str]:
     lines = [f"{'':<22}{'ours, ms':>12}{'peer, ms':>12}{'ratio':>9}   peer"]
     for result in sorted(report["benchmarks"], key=lambda result: result["name"]):
         info = result["extra_info"]
-        mine, theirs = result["stats"]["median"] / info["times"], info["peer_median"] / info["times"]
-        name = result["name"].removeprefix("test_")
+        mine, name = result["stats"]["median"] / info["times"], result["name"].removeprefix("test_")
+        if info["peer_median"] is None:
+            lines.append(f"{name:<22}{1e3 * mine:>12.3f}{'':>12}{'':>9}    none")
+            continue
+        theirs = info["peer_median"] / info["times"]
         lines.append(f"{name:<22}{1e3 * mine:>12.3f}{1e3 * theirs:>12.3f}{theirs / mine:>8.2f}x   {info['peer']}")
     return lines
 

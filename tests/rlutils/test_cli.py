@@ -72,7 +72,7 @@ def test_train_records_the_command_that_repeats_it(run: Path, config: Path) -> N
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("algo=dtt", "no algo called 'dtt'. Did you mean 'dt'? Known: bc, dt (rlalgo"),
+        ("algo=dtt", "no algo called 'dtt'. Did you mean 'dt'? Known: awac, bc, cql,"),
         ("algo.state_encoder=ccn", "no encoder called 'ccn'."),
         ("algo.timestep_encoder=mlp", "encoder 'mlp' cannot be a timestep encoder"),
         ("source=tooy", "no source called 'tooy'. Did you mean 'toy'?"),
@@ -84,7 +84,7 @@ def test_train_records_the_command_that_repeats_it(run: Path, config: Path) -> N
         ("plugins=[./gone.py]", "plugin file"),
         ("algo=only_discrete; evaluation={}",
          "only_discrete needs a Discrete action space; toy has Box(-1.0, 1.0, (2,), float32). "
-         "Try: bc, dt, only_box."),
+         "Try: awac, bc, cql, dt, edac, iql, only_box, rebrac, sac_n, td3_bc."),
         ("callbacks=[{name: cvs}]", "callbacks[0]: no callback called 'cvs'. Did you mean 'csv'?"),
         ("evaluation.policies=[{target: 1}]", "evaluation.policies[0].target: unknown key 'target'."),
     ],
@@ -104,7 +104,7 @@ def test_a_continuous_algorithm_on_discrete_data_is_refused(config: Path, tmp_pa
         "train", str(config), "algo=only_box", "source.discrete=true", "evaluation={}", "--out", str(tmp_path)
     )
     assert result.exit_code == 2
-    assert "only_box needs a Box action space; toy has Discrete(5). Try: bc, dt, only_discrete." in plain(result)
+    assert "only_box needs a Box action space; toy has Discrete(5). Try: bc, discrete_cql, discrete_iql, dqn, dt, only_discrete." in plain(result)
 
 
 def test_a_missing_or_broken_yaml_file_is_named(tmp_path: Path) -> None:

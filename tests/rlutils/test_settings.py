@@ -20,7 +20,7 @@ from rlutils.settings import Settings, override
 from tests.rlutils.runs import toy_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TRAINING = sorted(p for p in CONFIGS.rglob("*.yaml") if "collect" not in p.parts)
+TRAINING = sorted(p for p in CONFIGS.rglob("*.yaml") if not {"collect", "suites"} & set(p.parts))
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: str(p.relative_to(CONFIGS)))
