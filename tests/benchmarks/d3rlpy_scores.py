@@ -3,8 +3,8 @@
     python tests/benchmarks/d3rlpy_scores.py D3RLPY_PYTHON [FOLDER] [SUITE_FOLDER]
 
 D3RLPY_PYTHON is the interpreter of an environment that has d3rlpy (`make .venv-d3rlpy/.installed`). What is in FOLDER
-(runs/d3rlpy) already is not trained again. SUITE_FOLDER (runs/results) holds ours: `rlalgo sweep
-configs/suites/results.yaml`. Policies of both sides play the same environments from the same seeds.
+(runs/d3rlpy) already is not trained or played again. SUITE_FOLDER (runs/results) holds ours: `rlalgo sweep
+configs/suites/results.yaml`. The last policies of both sides play the same 100 episodes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import rlutils
 from rlalgo import Episodes, Policy, rollout
 from rlutils.envs import GymEnv
-from rlutils.files import write_json
+from rlutils.files import read_yaml, write_json
 from rlutils.sources.minari import MinariSource
 
-ALGOS = {"td3_bc": 20_000, "iql": 20_000, "cql": 5_000}  # updates, as in configs/suites/results.yaml
+ALGOS = {"td3_bc": 20_000, "iql": 20_000, "cql": 4_000}  # updates, as in configs/suites/results.yaml
 TASKS = ("hopper/medium", "halfcheetah/medium")
 SEEDS = (0, 1, 2)
-EPISODES, FIRST_SEED = 20, 1_000_000  # the defaults of `evaluation`
+EPISODES, ENVS, FIRST_SEED = 100, 20, 2_000_000
 
 
 class Exported(Policy):
@@ -60,32 +61,37 @@ def export(episodes: Episodes, path: Path) -> None:
     )
 
 
-def theirs(python: str, folder: Path, algo: str, task: str, seed: int) -> float:
-    """The normalised score of d3rlpy's last policy."""
-    name = f"{algo}-{task.replace('/', '-')}-{seed}"
-    result, policy, data = folder / f"{name}.json", folder / f"{name}.pt", folder / f"{task.replace('/', '-')}.npz"
+def score(policy: Policy, episodes: Episodes, result: Path) -> float:
+    """The normalised score of a policy; its returns are kept in a file and not played again."""
     if not result.exists():
-        episodes = load(task)
-        if not policy.exists():
-            if not data.exists():
-                export(episodes, data)
-            script = str(Path(__file__).with_name("peer_d3rlpy.py"))
-            command = [python, script, "train", str(data), algo, str(seed), str(ALGOS[algo]), str(policy)]
-            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        envs = GymEnv(GymEnv.Config()).make(episodes.spec, EPISODES)
-        returns = rollout(Exported(policy, EPISODES), envs, EPISODES, FIRST_SEED).returns().tolist()
-        write_json(result, {"returns": returns, "ref_scores": episodes.spec.ref_scores})
-    values = json.loads(result.read_text())
-    low, high = values["ref_scores"]
-    return 100 * (float(np.mean(values["returns"])) - low) / (high - low)
+        envs = GymEnv(GymEnv.Config()).make(episodes.spec, ENVS)
+        write_json(result, rollout(policy, envs, EPISODES, FIRST_SEED).returns().tolist())
+    assert episodes.spec.ref_scores is not None
+    low, high = episodes.spec.ref_scores
+    return 100 * (float(np.mean(json.loads(result.read_text()))) - low) / (high - low)
 
 
-def ours(folder: Path, algo: str, task: str, seed: int) -> float | None:
-    """The normalised score of our last policy, None where the run is not there."""
-    found = sorted((folder / algo / task / f"s{seed}" / "evaluations").glob("step_*.json"))
-    if not found or int(found[-1].stem.removeprefix("step_")) < ALGOS[algo]:
+def theirs(python: str, folder: Path, algo: str, task: str, seed: int) -> float:
+    """The score of d3rlpy's last policy."""
+    name, episodes = f"{algo}-{task.replace('/', '-')}-{seed}", load(task)
+    policy, data = folder / f"{name}.pt", folder / f"{task.replace('/', '-')}.npz"
+    if not policy.exists():
+        if not data.exists():
+            export(episodes, data)
+        script = str(Path(__file__).with_name("peer_d3rlpy.py"))
+        command = [python, script, "train", str(data), algo, str(seed), str(ALGOS[algo]), str(policy)]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return score(Exported(policy, ENVS), episodes, folder / f"{name}-d3rlpy.json")
+
+
+def ours(folder: Path, suite: Path, algo: str, task: str, seed: int) -> float | None:
+    """The score of our last policy, None where the run is not finished."""
+    run = suite / algo / task / f"s{seed}"
+    if not (run / "run.yaml").exists() or read_yaml(run / "run.yaml")["state"] != "finished":
         return None
-    return json.loads(found[-1].read_text())["policies"][0]["normalised"]
+    assert read_yaml(run / "config.yaml")["trainer"]["steps"] == ALGOS[algo], "not the same number of updates"
+    policy = rlutils.load(run).policy([{}] * ENVS)
+    return score(policy, load(task), folder / f"{algo}-{task.replace('/', '-')}-{seed}-ours.json")
 
 
 def table(python: str, folder: Path, suite: Path) -> list[str]:
@@ -94,7 +100,7 @@ def table(python: str, folder: Path, suite: Path) -> list[str]:
         "|" + "---|" * 7,
     ]
     for algo, task in itertools.product(ALGOS, TASKS):
-        mine = [ours(suite, algo, task, seed) for seed in SEEDS]
+        mine = [ours(folder, suite, algo, task, seed) for seed in SEEDS]
         peer = [theirs(python, folder, algo, task, seed) for seed in SEEDS]
         have = [score for score in mine if score is not None]
         if len(have) < len(SEEDS):
