@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.episodes import Episodes
+from rlalgo.core.episodes import Episodes, stack_frames
 from rlalgo.core.policy import FrameStack, Policy
 
 
@@ -58,19 +58,20 @@ class Normalizer(nn.Module):
         self.register_buffer("std", torch.ones(tuple(shape)))
 
     def fit(self, episodes: Episodes) -> None:
-        """Mean and standard deviation over all steps, in float64, 64k rows at a time."""
+        """Mean and standard deviation over all steps, in float64, 64k rows at a time; the same for every frame."""
         if not episodes.observations.is_floating_point():
             return
+        shape, k = episodes.observations.shape[1:], episodes.spec.frame_stack
         rows = torch.arange(episodes.steps) + episodes.episode_ids()  # (N,) without the final observations
-        total = torch.zeros_like(self.mean, dtype=torch.float64, device="cpu")
-        square = torch.zeros_like(total)
+        total, square = torch.zeros(2, *shape, dtype=torch.float64)
         for part in rows.split(65536):
             total += episodes.observations[part].cpu().double().sum(0)
         mean = total / len(rows)
         for part in rows.split(65536):
             square += (episodes.observations[part].cpu().double() - mean).square().sum(0)
-        self.mean.copy_(mean)
-        self.std.copy_((square / len(rows)).sqrt() + 1e-6)
+        std = (square / len(rows)).sqrt() + 1e-6
+        for mine, found in ((self.mean, mean), (self.std, std)):
+            mine.copy_(found if k == 1 else stack_frames(found.expand(k, *shape), shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., *shape) -> (..., *shape); integer input passes unchanged."""
@@ -424,9 +425,12 @@ class Target(nn.Module):
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
         self.copy = copy.deepcopy(source).requires_grad_(False)
-        # Listed once: walking the modules costs as much as the averaging.
+        # Listed once: walking the modules costs as much as the averaging. Buffers by name, since moving replaces them.
         self._parameters_of = (list(self.copy.parameters()), list(source.parameters()))
-        self._buffers_of = (list(self.copy.buffers()), list(source.buffers()))
+        pairs = zip(self.copy.modules(), source.modules(), strict=True)
+        self._buffers_of = [
+            (mine, theirs, name) for mine, theirs in pairs for name, _ in mine.named_buffers(recurse=False)
+        ]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.copy(*inputs)
@@ -435,8 +439,8 @@ class Target(nn.Module):
     def follow(self, tau: float) -> None:
         """copy <- (1 - tau) copy + tau source; statistics kept as buffers are copied."""
         get_ema_multi_avg_fn(1 - tau)(*self._parameters_of, None)
-        for mine, theirs in zip(*self._buffers_of, strict=True):
-            mine.copy_(theirs)
+        for mine, theirs, name in self._buffers_of:
+            getattr(mine, name).copy_(getattr(theirs, name))
 
 
 class Counter(nn.Module):

@@ -124,6 +124,45 @@ def test_loss_equals_a_plain_loop() -> None:
     assert float(algo.update(batch)["loss"]) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
 
 
+def test_the_gaussian_learns_mean_and_spread_and_draws_from_them() -> None:
+    """With contradicting data at one state the likeliest Gaussian is known: the data's mean and standard deviation."""
+    episodes = make_episodes("box", (8, 8))
+    still = torch.zeros_like(episodes.observations)
+    actions = torch.tensor([[-0.1, 1.8], [0.1, 2.0], [0.0, 2.6], [0.2, 2.4]]).repeat(4, 1)
+    episodes = replace(episodes, observations=still, actions=actions)
+    algo: Any = fitted(episodes, normalize=False, steps=600, gaussian=True)
+    scaled = actions / torch.tensor([1.0, 2.0]) - torch.tensor([0.0, 1.0])
+    mean, std = scaled.mean(0), scaled.std(0, correction=0)
+    got = algo.predict(everything(algo, episodes))[0]
+    torch.testing.assert_close(got, actions.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(algo.head.std().detach(), std, atol=0.01, rtol=0.05)
+    expected = -torch.distributions.Normal(mean, std).log_prob(scaled).sum(-1).mean()
+    assert float(algo.update(everything(algo, episodes))["loss"]) == pytest.approx(float(expected), abs=0.02)
+
+    n = 4000
+    policy = algo.policy([algo.PolicyConfig(sample=True)] * n + [algo.PolicyConfig()])
+    drawn = policy.act(torch.zeros(n + 1, 3), torch.arange(n + 1))
+    torch.testing.assert_close(drawn[n], got)
+    spread = algo.head.std().detach() * torch.tensor([1.0, 2.0])
+    assert ((drawn[:n].mean(0) - got).abs() < 4 * spread / math.sqrt(n)).all()
+    torch.testing.assert_close(drawn[:n].std(0), spread, atol=0, rtol=0.05)
+
+
+def test_the_gaussians_loss_equals_a_plain_loop() -> None:
+    episodes = make_episodes("box", (3, 4))
+    algo = make(episodes, gaussian=True)
+    algo.head.log_std.data = torch.tensor([-0.4, 0.6])
+    batch = everything(algo, episodes)
+    with torch.no_grad():
+        predicted = algo(batch.observations).tolist()
+    total = 0.0
+    for mean, action in zip(predicted, batch.actions.tolist(), strict=True):
+        for i, (middle, half, log_std) in enumerate([(0.0, 1.0, -0.4), (2.0, 2.0, 0.6)]):
+            z = ((action[i] - middle) / half - mean[i]) / math.exp(log_std)
+            total += 0.5 * z * z + log_std + 0.5 * math.log(2 * math.pi)
+    assert float(algo.update(batch)["loss"]) == pytest.approx(total / len(predicted), rel=1e-5)
+
+
 def test_percent_bc_imitates_the_best_episodes_only() -> None:
     """Ten episodes, each with an action of its own: 10%BC and 20%BC know one and two of them."""
     episodes = make_episodes("box", (6,) * 10)
