@@ -73,7 +73,8 @@ def rlalgo_register_behaviours(register: Register) -> None:
 @hookspec
 def rlalgo_register_evaluators(register: Register) -> None:
     """`register(cls)` for each evaluator: `__init__(self, config)` and
-    `evaluate(algo, episodes, run) -> dict[str, float]`."""
+    `evaluate(algo, episodes, run) -> dict[str, float]`. `episodes` are those held out, or all where none are
+    (`run.held_out` is None). `check(algo, episodes, run)`, if there is one, may refuse before training starts."""
 
 
 @hookspec

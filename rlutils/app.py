@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rlalgo.core.episodes import Episodes
 from rlalgo.errors import ConfigError, RlalgoError
 from rlalgo.registry import Catalogue
 from rlutils import checkpoint as checkpoints
-from rlutils.evaluate import EvalResult
+from rlutils.evaluate import EvalResult, forked_rng
 from rlutils.files import read_yaml, write_json
 from rlutils.run import Run, pick_device, seed_everything
 from rlutils.settings import Settings, load_mapping, override, to_settings
@@ -112,8 +113,8 @@ def resume(
     folder = Path(folder)
     values = _run_config(folder)
     for text in overrides:
-        if text.split("=")[0].split(".")[0] in ("algo", "source", "seed", "plugins"):
-            raise ConfigError([f"override '{text}': a resumed run keeps its algo, source, seed and plugins"])
+        if text.split("=")[0].split(".")[0] in ("algo", "source", "seed", "holdout", "plugins"):
+            raise ConfigError([f"override '{text}': a resumed run keeps its algo, source, seed, holdout and plugins"])
     recorded = read_yaml(folder / "plugins.yaml")
     values["plugins"] = []
     known = catalogue(plugins, block)
@@ -166,8 +167,12 @@ def evaluate(
     if policies is not None:
         values["evaluation"] = {**values.get("evaluation", {}), "policies": list(policies)}
     settings, known = read_settings(values, overrides, plugins)
-    episodes = _load_episodes(settings) if settings.evaluation.evaluators else _no_episodes(algo)
-    run = Run(folder, settings, known, episodes, resumed=False)
+    if (settings.holdout, settings.seed) != (values.get("holdout"), values.get("seed", 0)):
+        raise ConfigError(["holdout and seed say what the run was not trained on; they cannot be overridden"])
+    episodes, held_out = _no_episodes(algo), None
+    if settings.evaluation.evaluators:
+        episodes, held_out = hold_out(_load_episodes(settings), settings.holdout, settings.seed)
+    run = Run(folder, settings, known, episodes, resumed=False, held_out=held_out)
     try:
         step = int(read_yaml(found / "algo.yaml")["step"])
         result = run.measure(algo.to(run.device), step)
@@ -210,21 +215,20 @@ def fit(
     choice = settings.algo
     assert choice.entry is not None
     pick_device(settings.device)
-    episodes = _load_episodes(settings)
+    episodes, held_out = hold_out(_load_episodes(settings), settings.holdout, settings.seed)
     _refuse_misfit(settings, known, episodes)
     if not resuming:
         _claim(folder, replace)
     seed_everything(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    run = Run(folder, settings, known, episodes, resuming)
+    run = Run(folder, settings, known, episodes, resuming, held_out)
     try:
         algo = choice.entry.cls(episodes.spec, choice.config).to(run.device)
     except (TypeError, ValueError) as misfit:
         raise ConfigError([f"algo: {misfit}"]) from misfit
     trainer = core_plugins.make("trainer", settings.trainer)
-    if settings.evaluation.episodes:
-        run.envs(1)  # an environment that cannot be made should fail now, not after hours
+    _try_evaluation(run, algo)
     if not resuming:
         run.write_beginning(command, source_label(settings))
     error: BaseException | None = None
@@ -248,6 +252,36 @@ def source_label(settings: Settings) -> str:
 
 def _load_episodes(settings: Settings) -> Episodes:
     return core_plugins.make("source", settings.source).load().check(source_label(settings))
+
+
+def hold_out(episodes: Episodes, share: float | None, seed: int) -> tuple[Episodes, Episodes | None]:
+    """What to train on, and about this share of the episodes to keep from it, at least one each; None keeps none.
+
+    The seed alone decides which, and `info["episode"]` of the kept ones says it.
+    """
+    if share is None:
+        return episodes, None
+    if len(episodes) < 2:
+        raise ConfigError([f"holdout: the data has {len(episodes)} episode, of which none can be kept; set it to null"])
+    order = torch.randperm(len(episodes), generator=torch.Generator().manual_seed(seed))
+    count = min(max(round(share * len(episodes)), 1), len(episodes) - 1)
+    kept, rest = order[:count].sort().values, order[count:].sort().values
+    held_out = episodes.select(kept)
+    return episodes.select(rest), replace(held_out, info={**held_out.info, "episode": kept})
+
+
+def _try_evaluation(run: Run, algo: BatchRLAlgo) -> None:
+    """What cannot be played or measured should fail now, not after hours: environment, policies, evaluators."""
+    if run.settings.evaluation.episodes:
+        run.envs(1)
+        try:
+            with forked_rng(run.seed):
+                algo.policy(run.options)
+        except ValueError as misfit:
+            raise ConfigError([f"evaluation.policies: {misfit}"]) from misfit
+    for evaluator in run.evaluators:
+        if hasattr(evaluator, "check"):
+            evaluator.check(algo, run.episodes if run.held_out is None else run.held_out, run)
 
 
 def _refuse_misfit(settings: Settings, known: Catalogue, episodes: Episodes) -> None:

@@ -13,6 +13,9 @@ from rlutils.callbacks.console import Console
 from rlutils.callbacks.csv import Csv
 from rlutils.callbacks.tensorboard import TensorBoard
 from rlutils.envs import GymEnv
+from rlutils.evaluators.action_error import ActionError
+from rlutils.evaluators.fqe import FQE
+from rlutils.evaluators.return_calibration import ReturnCalibration
 from rlutils.sources.minari import MinariSource
 from rlutils.trainer import OfflineTrainer
 
@@ -45,3 +48,10 @@ def rlalgo_register_callbacks(register: Any) -> None:
     register(Csv)
     register(TensorBoard)
     register(Best)
+
+
+@hookimpl
+def rlalgo_register_evaluators(register: Any) -> None:
+    register(FQE)
+    register(ActionError)
+    register(ReturnCalibration)

@@ -28,7 +28,7 @@ from rlalgo.core.rollout import distinct, rollout
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
 from rlutils import checkpoint
-from rlutils.evaluate import EvalResult, Stopwatch, evaluate
+from rlutils.evaluate import EvalResult, Stopwatch, evaluate, forked_rng
 from rlutils.files import read_yaml, write_json, write_yaml
 from rlutils.settings import Settings, policy_options
 
@@ -37,9 +37,19 @@ class Run:
     """What `train` gives back, and what trainers and callbacks see while it lasts."""
 
     def __init__(
-        self, folder: Path, settings: Settings, catalogue: Catalogue, episodes: Episodes, resumed: bool
+        self,
+        folder: Path,
+        settings: Settings,
+        catalogue: Catalogue,
+        episodes: Episodes,
+        resumed: bool,
+        held_out: Episodes | None = None,
     ) -> None:
-        self.folder, self.settings, self.catalogue, self.episodes = folder, settings, catalogue, episodes
+        self.folder, self.settings, self.catalogue = folder, settings, catalogue
+        self.episodes = episodes
+        """What is trained on."""
+        self.held_out = held_out
+        """What is not, for evaluators; `info["episode"]` has the numbers in the source. None: all is trained on."""
         self.spec: DataSpec = episodes.spec
         self.seed = settings.seed
         self.device = pick_device(settings.device)
@@ -97,7 +107,8 @@ class Run:
             played = evaluate(algo, self.options, envs, config.episodes, config.seed, self.ref_scores())
         metrics: dict[str, float] = {}
         for choice, evaluator in zip(config.evaluators, self.evaluators, strict=True):
-            found = evaluator.evaluate(algo, self.episodes, self)
+            with forked_rng(config.seed):
+                found = evaluator.evaluate(algo, self.episodes if self.held_out is None else self.held_out, self)
             metrics |= {f"{choice.name}/{key}": float(value) for key, value in found.items()}
         return EvalResult(step, played, metrics, self.env_id(), config.seed, watch(), checkpoint=f"step_{step:09d}")
 
@@ -231,6 +242,7 @@ class Run:
             {
                 "name": source_label,
                 "episodes": len(self.episodes),
+                "held_out": [] if self.held_out is None else self.held_out.info["episode"].tolist(),
                 "steps": self.episodes.steps,
                 "returns": self.episodes.returns().tolist(),
                 "lengths": self.episodes.lengths().tolist(),

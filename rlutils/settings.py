@@ -7,11 +7,15 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from rlalgo.config import Count, Whole, parse_into
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue, Choice, Kind
 from rlutils.files import parse_yaml, read_yaml
+
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Settings:
     """What learns."""
     seed: Whole = 0
     """Seed of weights, data order and everything else that is drawn."""
+    holdout: Share | None = None
+    """Share of the episodes kept from training, for evaluators; which ones, the seed decides. None: all are trained
+    on."""
     plugins: tuple[str, ...] = ()
     """Modules (a.b) and files (./x.py, from this file's folder) to load besides what is installed."""
     device: str = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -35,7 +36,7 @@ class Best:
     @hookimpl
     def rlalgo_on_evaluation(self, step: int, result: Any) -> None:
         score = result.score if self.config.metric is None else result.metrics.get(self.config.metric)
-        if score is None:
+        if score is None or math.isnan(score):
             return
         better = self.score is None or (score > self.score if self.config.mode == "max" else score < self.score)
         if better:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace as Thing
@@ -130,3 +131,10 @@ def test_averager_survives_a_save(tmp_path: Path) -> None:
         rest.add({"a": torch.tensor(float(i))})
     assert rest.take() == whole.take() == {"a": 2.0}
     assert whole.take() == {}
+
+
+def test_the_best_checkpoint_is_never_chosen_by_a_number_that_is_none() -> None:
+    best = Best(Best.Config(metric="x/y"))
+    for step, value in ((10, math.nan), (20, 1.0), (30, math.nan), (40, 0.5)):
+        best.rlalgo_on_evaluation(step, Thing(score=None, metrics={"x/y": value}))
+    assert (best.step, best.score) == (20, 1.0)

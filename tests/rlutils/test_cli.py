@@ -104,7 +104,8 @@ def test_a_continuous_algorithm_on_discrete_data_is_refused(config: Path, tmp_pa
         "train", str(config), "algo=only_box", "source.discrete=true", "evaluation={}", "--out", str(tmp_path)
     )
     assert result.exit_code == 2
-    assert "only_box needs a Box action space; toy has Discrete(5). Try: bc, discrete_cql, discrete_iql, dqn, dt, only_discrete." in plain(result)
+    able = "bc, discrete_cql, discrete_iql, dqn, dt, only_discrete."
+    assert f"only_box needs a Box action space; toy has Discrete(5). Try: {able}" in plain(result)
 
 
 def test_a_missing_or_broken_yaml_file_is_named(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_commands_on_something_that_is_no_run(tmp_path: Path) -> None:
 def test_plugins_lists_names_kinds_owners_and_options(config: Path) -> None:
     text = plain(call("plugins", "--plugin", PLUGIN))
     for part in ("algo dt", "encoder linear", "source minari", "env gym", "trainer offline", "callback csv",
-                 "behaviour ars", "evaluator action_error"):  # fmt: skip
+                 "behaviour ars", "evaluator toy_error"):  # fmt: skip
         assert part in text
     assert "K, steps that the model sees at once" in text
     assert "source toy" in text

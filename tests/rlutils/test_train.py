@@ -195,10 +195,10 @@ def test_a_callback_may_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_evaluators_measure_without_an_environment(tmp_path: Path) -> None:
-    config = toy_config("bc", callbacks=[{"name": "best", "metric": "action_error/mse", "mode": "min"}])
-    config["evaluation"] = {"every": 20, "episodes": 0, "evaluators": ["action_error"]}
+    config = toy_config("bc", callbacks=[{"name": "best", "metric": "toy_error/mse", "mode": "min"}])
+    config["evaluation"] = {"every": 20, "episodes": 0, "evaluators": ["toy_error"]}
     run = rlutils.train(config, out=tmp_path / "run")
-    errors = {e["step"]: e["metrics"]["action_error/mse"] for e in evaluations(tmp_path / "run")}
+    errors = {e["step"]: e["metrics"]["toy_error/mse"] for e in evaluations(tmp_path / "run")}
     assert len(errors) == 3
     assert run.best_step == min(errors, key=errors.__getitem__)
     assert all(e["policies"] == [] and e["score"] is None for e in evaluations(tmp_path / "run"))
@@ -397,3 +397,11 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_complete_checkpoint(tmp_pa
     assert state(tmp_path / "run")["step"] == 100
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
     rlutils.load(tmp_path / "run")
+
+
+def test_a_policy_that_cannot_be_played_is_refused_before_training(tmp_path: Path) -> None:
+    config = toy_config("bc")
+    config["evaluation"] = {**config["evaluation"], "policies": [{"sample": True}]}
+    with pytest.raises(ConfigError, match=r"evaluation\.policies: sample: true needs"):
+        rlutils.train(config, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()

@@ -171,10 +171,10 @@ class Meddler:
             raise RuntimeError("the meddler broke at the end")
 
 
-class ActionError:
+class ToyError:
     """Mean squared error of the policy's actions on the first episodes of the data."""
 
-    name = "action_error"
+    name = "toy_error"
 
     @dataclass(frozen=True)
     class Config:
@@ -206,4 +206,4 @@ def rlalgo_register_callbacks(register: Any) -> None:
 
 @hookimpl
 def rlalgo_register_evaluators(register: Any) -> None:
-    register(ActionError)
+    register(ToyError)
