@@ -107,6 +107,8 @@ class _OneHot(nn.Module):
 
 def _flatten(space: spaces.Space) -> tuple[nn.Module, int]:
     assert isinstance(space, spaces.Box)
+    if len(space.shape) == 1 and _is_float(space):
+        return nn.Identity(), space.shape[0]
     bound = float(max(abs(space.high).max(), 1)) if not _is_float(space) else 1.0
     return _Flat(len(space.shape), bound), int(torch.Size(space.shape).numel())
 
