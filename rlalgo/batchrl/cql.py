@@ -99,10 +99,7 @@ class CQL(BatchRLAlgo[TransitionBatch]):
             return features(config.state_encoder, seen, width)
 
         self.normalizer = Normalizer(seen.shape)
-        self.actor = Actor(
-            trunk(*see(), width, layers),
-            SquashedGaussianHead(width, space),
-        )
+        self.actor = Actor(trunk(*see(), width, layers), SquashedGaussianHead(width, space))
         self.critics = Critics(*see(), self.A, 2, width, layers)
         self.target_critics = Target(self.critics)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
@@ -166,7 +163,7 @@ class CQL(BatchRLAlgo[TransitionBatch]):
             uniform = torch.empty_like(now[0]).uniform_(-1, 1)  # of density 2^-A
             proposals = torch.cat([uniform, now[0], after[0]], 1)  # (B, 3n, A)
             log_prob = torch.cat([torch.full_like(now[1], -self.A * math.log(2)), now[1], after[1]], 1)  # (B, 3n)
-        factor = torch.ones(()) if config.lagrange is None else self.log_factor.detach().exp().clamp(max=1e6)
+        factor = target.new_ones(()) if config.lagrange is None else self.log_factor.detach().exp().clamp(max=1e6)
         weight = config.weight * factor
         q = self.critics(states, actions)  # (2, B)
         error = (q - target).square().mean(1).sum() / 2

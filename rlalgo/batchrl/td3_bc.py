@@ -27,6 +27,7 @@ from rlalgo.registry import Choice, Kind
 class TD3BC(BatchRLAlgo[TransitionBatch]):
     name: ClassVar[str] = "td3_bc"
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box,)
+    PolicyConfig: ClassVar[type] = NoOptions
 
     @dataclass(frozen=True)
     class Config:
@@ -54,8 +55,6 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
         """Normalise vector observations by the data's mean and standard deviation (section 5)."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
-
-    PolicyConfig: ClassVar[type] = NoOptions
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
