@@ -257,17 +257,15 @@ def _load_episodes(settings: Settings) -> Episodes:
 def hold_out(episodes: Episodes, share: float | None, seed: int) -> tuple[Episodes, Episodes | None]:
     """What to train on, and about this share of the episodes to keep from it, at least one each; None keeps none.
 
-    The seed alone decides which, and `info["episode"]` of the kept ones says it.
+    The seed alone decides which; `info["episode"]` says which ones they were.
     """
     if share is None:
         return episodes, None
     if len(episodes) < 2:
         raise ConfigError([f"holdout: the data has {len(episodes)} episode, of which none can be kept; set it to null"])
-    order = torch.randperm(len(episodes), generator=torch.Generator().manual_seed(seed))
-    count = min(max(round(share * len(episodes)), 1), len(episodes) - 1)
-    kept, rest = order[:count].sort().values, order[count:].sort().values
-    held_out = episodes.select(kept)
-    return episodes.select(rest), replace(held_out, info={**held_out.info, "episode": kept})
+    numbered = replace(episodes, info={**episodes.info, "episode": torch.arange(len(episodes))})
+    held_out, rest = numbered.split(share, torch.Generator().manual_seed(seed))
+    return rest, held_out
 
 
 def _try_evaluation(run: Run, algo: BatchRLAlgo) -> None:
