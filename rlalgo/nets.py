@@ -146,9 +146,9 @@ class GaussianHead(BoxHead):
 
     def loss(self, prediction: Tensor, actions: Tensor) -> Tensor:
         """Means (..., A) and raw actions (..., A) -> (...,) -log density, in nats."""
-        std = self.std()
-        z = (self.scale(actions) - prediction) / std
-        return (0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+        log_std = self.log_std.clamp(-5, 2)
+        z = (self.scale(actions) - prediction) * (-log_std).exp()
+        return 0.5 * z.square().sum(-1) + (log_std.sum() + 0.5 * math.log(2 * math.pi) * len(log_std))
 
 
 class SquashedGaussianHead(BoxHead):
@@ -470,7 +470,7 @@ def return_range(episodes: Episodes) -> float:
 
 def expectile_loss(u: Tensor, expectile: float) -> Tensor:
     """|expectile - 1(u < 0)| u^2, element by element (Kostrikov et al. 2021, equation 1)."""
-    return torch.where(u < 0, 1 - expectile, expectile) * u.square()
+    return (expectile - (u < 0).float()).abs() * u.square()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
