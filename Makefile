@@ -31,10 +31,10 @@ scores: .venv/.installed .venv-d3rlpy/.installed  ## final scores, side by side 
 	$(BIN)/rlalgo sweep configs/suites/results.yaml --only td3_bc --only iql --only cql
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/d3rlpy_scores.py .venv-d3rlpy/bin/python
 
-schema: .venv/.installed  ## the JSON schemas that the YAML files' modeline names
-	$(BIN)/rlalgo schema train --out configs/schema.json
-	$(BIN)/rlalgo schema collect --out configs/collect/schema.json
-	$(BIN)/rlalgo schema suite --out configs/suites/schema.json
+schema: .venv/.dev  ## the JSON schemas that the YAML files' modeline names; with the plugins of this repository
+	for kind in train:schema collect:collect/schema suite:suites/schema; do \
+		RLALGO_PLUGINS= PYTHONPATH=plugins/rlalgo-cnn:plugins/rlalgo-atari $(BIN)/rlalgo schema $${kind%:*} \
+			--plugin rlalgo_cnn --plugin rlalgo_atari --out configs/$${kind#*:}.json; done
 
 clean:
 	rm -rf .venv .venv-d3rlpy build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks.json

@@ -478,6 +478,18 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
+def decay_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Parameter groups of which only one decays: the weights of linear maps and convolutions (DT's Atari code).
+
+    Biases, norms, tables and free parameters are in the other, whose weight decay is 0.
+    """
+    products = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    weights = {id(part.weight) for part in module.modules() if isinstance(part, products)}
+    decaying = [p for p in module.parameters() if id(p) in weights]
+    others = [p for p in module.parameters() if id(p) not in weights]
+    return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+
+
 def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, final: float) -> LambdaLR:
     """Linear warmup over `warmup` updates, then a cosine down to `final` x lr at `total` (1: constant)."""
 

@@ -8,6 +8,14 @@ from typing import Any
 
 from rlalgo.errors import PluginClash, PluginError, a, near
 
+SEPARATE = {
+    ("encoder", "cnn"): "rlalgo-cnn",
+    ("encoder", "impala"): "rlalgo-cnn",
+    ("env", "atari"): "rlalgo-atari",
+    ("source", "dqn_replay"): "rlalgo-atari",
+}
+"""What this project offers in distributions of their own: kind and name -> distribution."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -94,6 +102,8 @@ class Catalogue:
         what = entry.refuses(role) if entry else f"no {kind} called '{name}'.{near(name, known)}"
         if entry is not None and what is None:
             return entry
+        if entry is None and (kind, name) in SEPARATE:
+            what = f"no {kind} called '{name}' here; it comes with: pip install {SEPARATE[kind, name]}."
         by_owner: dict[str, list[str]] = {}
         for other in known:
             by_owner.setdefault(str(self.entries[kind][other].owner), []).append(other)

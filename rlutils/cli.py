@@ -1,4 +1,5 @@
-"""The command line: `rlalgo train`, `sweep`, `play`, `evaluate`, `report`, `collect`, `data`, `plugins`, `schema`."""
+"""The command line: `rlalgo train`, `sweep`, `play`, `evaluate`, `report`, `collect`, `data`, `plugins`, `new-plugin`,
+`schema`."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ data = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 out = Console(highlight=False)
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as algo.lr=3e-4 seed=1")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as algo.lr=3e-4; or a YAML file to lay over.")]
 Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module or file to load as a plugin.")]
 NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", help="Name of a plugin to leave out.")]
 Checkpoint = Annotated[str, typer.Option(help="last, best or step_000001000.")]
@@ -298,6 +299,22 @@ def plugins(
         from rlalgo.errors import near
 
         raise ConfigError([f"nothing is called '{name}'.{near(name, every)} Kinds: {', '.join(CATALOGUE_HOOKS)}"])
+
+
+@app.command("new-plugin")
+@told
+def new_plugin(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(CATALOGUE_HOOKS)}.")],
+    name: Annotated[str, typer.Argument(help="What YAML files are to call it; the distribution is rlalgo-NAME.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write the new folder into.")] = Path(),
+) -> None:
+    """Write a plugin to start from: a distribution with a small working example of its kind, and tests."""
+    from rlutils.new_plugin import new_plugin as write
+
+    written = write(kind, name, out_folder, application.catalogue())
+    out.print(f"{written.folder}: {', '.join(written.files)}\nGo on with", markup=False, soft_wrap=True)
+    for command in written.commands:
+        out.print(f"  {command}", markup=False, soft_wrap=True)
 
 
 @app.command("schema")

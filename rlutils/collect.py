@@ -23,8 +23,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rlalgo import plugins as core_plugins
 from rlalgo.config import Count, Whole, parse
-from rlalgo.errors import DataError, EnvironmentFault, near
+from rlalgo.errors import DataError, EnvironmentFault
 from rlalgo.registry import Choice, Kind
+from rlutils.envs import make_env
+from rlutils.files import alive
 from rlutils.sources import minari_disk
 
 MakeEnv = Callable[[], gymnasium.Env]
@@ -160,7 +162,7 @@ def collect(settings: CollectSettings, replace: bool = False, say: Say | None = 
     with _temporary(root) as temporary, contextlib.ExitStack() as opened:
 
         def open_env() -> gymnasium.Env:
-            return opened.enter_context(contextlib.closing(make_env(settings.env)))
+            return opened.enter_context(contextlib.closing(make_env(settings.env.id, settings.env.kwargs)))
 
         env = open_env()
         if not isinstance(env.action_space, spaces.Box | spaces.Discrete):
@@ -216,18 +218,6 @@ def play_episode(
     )  # fmt: skip
 
 
-def make_env(environment: Environment) -> gymnasium.Env:
-    """The environment, or an EnvironmentFault with near names or what to install."""
-    try:
-        return gymnasium.make(environment.id, **environment.kwargs)
-    except gymnasium.error.UnregisteredEnv as error:
-        known = near(environment.id, gymnasium.registry)
-        raise EnvironmentFault(f"env.id: there is no environment '{environment.id}'.{known}") from error
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-        cause = error.__cause__ or error
-        raise EnvironmentFault(f"env: {environment.id} cannot be made: {cause}; is its package installed?") from error
-
-
 def _refuse_occupied(root: Path, ident: str, replace: bool) -> None:
     """A dataset gives way only when told to; a folder that is something else, never."""
     target = root / ident
@@ -274,7 +264,7 @@ def _temporary(root: Path) -> Iterator[Path]:
         root.mkdir(parents=True, exist_ok=True)
         for old in root.glob(f"{_OURS}*"):  # a kill -9 left it; a process that still lives is another's business
             number = old.name.removeprefix(_OURS).partition("-")[0]
-            if number.isdigit() and not _alive(int(number)):
+            if number.isdigit() and not alive(int(number)):
                 _remove(old, root)
         folder = Path(tempfile.mkdtemp(prefix=f"{_OURS}{os.getpid()}-", dir=root))
     except OSError as error:
@@ -436,13 +426,3 @@ def _copy(observation: Any) -> Any:
     if isinstance(observation, tuple):
         return tuple(_copy(value) for value in observation)
     return np.array(observation)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

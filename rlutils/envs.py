@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from gymnasium.spaces import utils as gymnasium_utils
 
 from rlalgo.core.episodes import DataSpec
 from rlalgo.errors import EnvironmentFault, near
+from rlutils.images import Images
 from rlutils.spaces import from_mapping, is_image, needs_flatten, stored_space
 
 _MODULES = {"ALE": "ale_py"}
@@ -89,24 +90,43 @@ class GymEnv:
     def _one(self, name: str, spec: DataSpec, render_mode: str | None) -> gymnasium.Env:
         # Arguments and wrappers belong to the environment that the data was recorded in, not to another one.
         record = spec.preprocess if name == spec.env_id else {}
-        kwargs = {**record.get("env_kwargs", {}), **self.config.kwargs}
-        _import_package(name, record.get("env_module"))
-        mode: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-        try:
-            env = gymnasium.make(name, disable_env_checker=True, **mode, **kwargs)
-            for wrapper in record.get("env_wrappers", ()):
-                env = _wrap(env, wrapper)
-        except gymnasium.error.UnregisteredEnv as error:
-            known = near(name, gymnasium.registry) or f" {error}"
-            raise EnvironmentFault(f"there is no environment '{name}'.{known}") from error
-        except _FAILURES as error:
-            told = f"made with {kwargs}" if kwargs else "made without arguments"
-            raise EnvironmentFault(f"environment {name}, {told}: {_why(error, name)}") from error
+        mode = {} if render_mode is None else {"render_mode": render_mode}
+        kwargs = {**record.get("env_kwargs", {}), **self.config.kwargs, **mode}
+        env = make_env(name, kwargs, record.get("env_module"), record.get("env_wrappers", ()))
         try:
             return Prepared(env, spec)
         except EnvironmentFault:
             env.close()
             raise
+
+
+def make_env(
+    name: str, kwargs: Mapping[str, Any], module: str | None = None, wrappers: Sequence[Mapping[str, Any]] = ()
+) -> gymnasium.Env:
+    """An environment by its Gymnasium id.
+
+    Args:
+        name: the id; ALE's are found without importing anything.
+        kwargs: its arguments.
+        module: the package that registers it, where that is not known otherwise.
+        wrappers: records of wrappers, innermost first (`preprocess_record` in rlutils.sources.minari).
+
+    Raises:
+        EnvironmentFault: there is no such environment (with near names), or what to install for it.
+    """
+    _import_package(name, module)
+    try:
+        env = gymnasium.make(name, disable_env_checker=True, **kwargs)
+        for wrapper in wrappers:
+            env = _wrap(env, wrapper)
+    except gymnasium.error.UnregisteredEnv as error:
+        known = near(name, gymnasium.registry) or f" {error}"
+        raise EnvironmentFault(f"there is no environment '{name}'.{known}") from error
+    except _FAILURES as error:
+        shown = {key: value for key, value in kwargs.items() if key != "render_mode"}
+        told = f"made with {shown}" if shown else "made without arguments"
+        raise EnvironmentFault(f"environment {name}, {told}: {_why(error, name)}") from error
+    return env
 
 
 class Prepared(gymnasium.ObservationWrapper):
@@ -123,6 +143,9 @@ class Prepared(gymnasium.ObservationWrapper):
             stored = stored_space(self.original)
         except TypeError as error:
             raise EnvironmentFault(f"environment {_name(env)}: observations: {error}") from error
+        self.images = Images.recorded(spec.preprocess)
+        if self.images is not None and is_image(stored):
+            stored = self.images.space(stored)
         alike = stored.shape == wanted.shape and is_image(stored) == is_image(wanted)
         if not alike or not _same_parts(self.original, own):
             raise _misfit(env, "observations", own, self.original if recorded else wanted)
@@ -131,9 +154,11 @@ class Prepared(gymnasium.ObservationWrapper):
         self.observation_space = wanted
 
     def observation(self, observation: Any) -> np.ndarray:
-        """(*S) in the type of the data; a copy, since environments may reuse their arrays."""
+        """(*S) prepared as the data and in its type; a copy, since environments may reuse their arrays."""
         if self.flat:
             observation = gymnasium_utils.flatten(self.original, observation)
+        if self.images is not None:
+            return self.images(np.asarray(observation)[None])[0]
         return np.array(observation, self.observation_space.dtype)
 
 

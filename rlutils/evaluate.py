@@ -84,7 +84,7 @@ def evaluate(
     rows = [option for option in asked for _ in range(len(envs) // len(asked))]
     with forked_rng(seed), algo.evaluating():  # set once: every switch of the mode walks all modules
         policy = algo.policy(rows)
-        played = rollout(policy, envs, episodes, seed)
+        played = rollout(policy, envs, episodes, seed, keep_observations=False)
     shown = distinct(policy.options)  # as the policy understood them: a default replaced by what it stands for
     results = []
     returns, lengths, which = played.returns(), played.lengths(), played.info["option"]

@@ -34,6 +34,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise
 
 
+def alive(pid: int) -> bool:
+    """Whether this machine runs a process of this number: what a dead one left half-written may go."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON, atomically. NaN is refused: it is not JSON."""
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -114,14 +114,19 @@ def load_mapping(path: Path) -> dict[str, Any]:
 def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """`a.b=value` (value in YAML) for each override, into a copy; list items by number (`evaluation.policies.0.x=1`).
 
+    An override may also be a YAML file, whose settings are laid over those before it, mapping by mapping.
+
     Raises:
         ConfigError: an override without `=`, or a path through something that has no keys.
     """
     result = _copy(values)
     for text in overrides:
+        if text.endswith((".yaml", ".yml")) and "=" not in text:
+            result = _laid_over(result, load_mapping(Path(text)))
+            continue
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
-            raise ConfigError([f"override '{text}': expected key=value, such as algo.lr=3e-4"])
+            raise ConfigError([f"override '{text}': expected key=value, such as algo.lr=3e-4, or a YAML file"])
         keys = path.strip().split(".")
         place: Any = result
         for i, key in enumerate(keys[:-1]):
@@ -152,6 +157,13 @@ def uses(value: Any) -> Iterator[Choice]:
     elif isinstance(value, tuple):
         for item in value:
             yield from uses(item)
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    """Mappings key by key; anything else replaces what was there."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return _copy(above)
+    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
 
 
 def _as_mapping(value: Any) -> Any:

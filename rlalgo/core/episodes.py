@@ -133,6 +133,8 @@ class Episodes:
     """(E,) bool: False where nothing was observed after the last step (the last row then repeats)."""
     info: Mapping[str, Tensor] = field(default_factory=dict)
     """(E, ...) facts per episode: seed, target_return, noise, ..."""
+    mapped: bool = False
+    """Whether observations are mapped from a file: they are then never read as a whole nor moved to a device."""
 
     def __post_init__(self) -> None:
         if self.has_final is None:
@@ -205,7 +207,7 @@ class Episodes:
         return self.select(order[:count].sort().values), self.select(order[count:].sort().values)
 
     def select(self, ids: Tensor) -> Episodes:
-        """The episodes with these ids (M,), in the order given."""
+        """The episodes with these ids (M,), in the order given; a copy in memory, even of mapped observations."""
         lengths = self.lengths()[ids]
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
         steps = _runs(self.starts[:-1][ids], lengths)  # (n,) source step of each kept step
@@ -219,6 +221,7 @@ class Episodes:
             starts=starts,
             has_final=self.has_final[ids],
             info={key: value[ids] for key, value in self.info.items()},
+            mapped=False,
         )
 
     def delayed(self) -> Episodes:
@@ -251,10 +254,10 @@ class Episodes:
         )
 
     def to(self, device: torch.device | str) -> Episodes:
-        """The step columns on `device`; the small index columns stay on the host."""
+        """The step columns on `device`; the small index columns stay on the host, and so do mapped observations."""
         return replace(
             self,
-            observations=self.observations.to(device),
+            observations=self.observations if self.mapped else self.observations.to(device),
             actions=self.actions.to(device),
             rewards=self.rewards.to(device),
             terminations=self.terminations.to(device),
@@ -291,7 +294,7 @@ class Episodes:
         for key, values in self.info.items():
             if len(values) != e:
                 raise DataError(f"{name}: info '{key}' has {len(values)} rows, expected {e}, one per episode")
-        for column in ("rewards", "observations", "actions"):
+        for column in ("rewards", "actions") if self.mapped else ("rewards", "observations", "actions"):
             self._refuse(name, column, _not_finite(getattr(self, column)), "not finite")
         if isinstance(action, spaces.Discrete):
             outside = (self.actions < 0) | (self.actions >= int(action.n))

@@ -15,7 +15,9 @@ from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.core.policy import Policy
 
 
-def rollout(policy: Policy, envs: Sequence[gymnasium.Env], episodes: int, seed: int) -> Episodes:
+def rollout(
+    policy: Policy, envs: Sequence[gymnasium.Env], episodes: int, seed: int, keep_observations: bool = True
+) -> Episodes:
     """Plays `episodes` episodes for every distinct option of the policy, all rows in one batched `act`.
 
     Rows with equal options share those episodes: row j of g plays numbers j, j+g, j+2g, ... Each row plays
@@ -28,6 +30,8 @@ def rollout(policy: Policy, envs: Sequence[gymnasium.Env], episodes: int, seed: 
         envs: n environments; only `reset`, `step` and the two spaces are used.
         episodes: episodes per distinct option.
         seed: seed of episode number 0.
+        keep_observations: False where only actions and rewards are wanted: observations are then zeros that take
+            no memory, since those of long episodes of images would fill it.
 
     Returns:
         Episodes ordered by option, then number. `info` holds `option` (which distinct one), `seed` and every
@@ -56,7 +60,7 @@ def rollout(policy: Policy, envs: Sequence[gymnasium.Env], episodes: int, seed: 
         for row in started:
             number = quota[row].pop()
             observation, _ = envs[row].reset(seed=seed + number)
-            now[row] = record[group[row], number] = _Trace(observation, dtype)
+            now[row] = record[group[row], number] = _Trace(observation, dtype, keep_observations)
         if started:
             policy.begin(torch.tensor(started))
 
@@ -85,14 +89,16 @@ def rollout(policy: Policy, envs: Sequence[gymnasium.Env], episodes: int, seed: 
 class _Trace:
     """One episode while it is being played. Observations are copied: environments may reuse their arrays."""
 
-    def __init__(self, observation: Any, dtype: Any) -> None:
-        self.dtype = dtype
+    def __init__(self, observation: Any, dtype: Any, keep: bool) -> None:
+        self.dtype, self.keep = dtype, keep
         self.observations = [np.array(observation, dtype)]
         self.actions: list[Any] = []
         self.rewards: list[float] = []
         self.terminated = self.truncated = False
 
     def add(self, observation: Any, action: Any, reward: float, terminated: bool, truncated: bool) -> None:
+        if not self.keep:
+            self.observations.clear()
         self.observations.append(np.array(observation, self.dtype))
         self.actions.append(action)
         self.rewards.append(reward)
@@ -136,8 +142,13 @@ def _to_episodes(record: dict[tuple[int, int], _Trace], asked: list[Any], spec: 
         if all(isinstance(value, int | float) for value in values):
             info[field.name] = torch.tensor([float(values[option]) for option, _ in keys])
     dtype = torch.int64 if isinstance(spec.action_space, gymnasium.spaces.Discrete) else torch.float32
+    if traces[0].keep:
+        observations = torch.from_numpy(np.stack([o for trace in traces for o in trace.observations]))
+    else:
+        nothing = torch.from_numpy(np.zeros_like(traces[0].observations[0]))
+        observations = nothing.expand(int(starts[-1]) + len(traces), *nothing.shape)
     return Episodes(
-        observations=torch.from_numpy(np.stack([o for trace in traces for o in trace.observations])),
+        observations=observations,
         actions=torch.from_numpy(np.stack([a for trace in traces for a in trace.actions])).to(dtype),
         rewards=torch.tensor([r for trace in traces for r in trace.rewards], dtype=torch.float32),
         terminations=terminations,

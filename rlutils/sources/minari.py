@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -15,6 +15,8 @@ from gymnasium import spaces
 from rlalgo.config import Count
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.errors import DataError
+from rlutils.images import Images
+from rlutils.mapped import Allocate, fingerprint, map_episodes, worthwhile
 from rlutils.sources.minari_disk import Metadata, read_metadata
 from rlutils.sources.minari_file import EpisodeFile
 from rlutils.sources.minari_remote import require
@@ -35,7 +37,16 @@ class MinariSource:
         clip_actions: bool = False
         """Clip recorded actions to the action space instead of refusing those outside it."""
         frame_stack: Count = 1
-        """Observations that a policy sees at once; 4 is usual for Atari frames."""
+        """Observations that a policy sees at once; 4 is usual for Atari frames. Stacked when needed, stored once."""
+        gray: bool = False
+        """Turn colour images gray, here and in the environment."""
+        resize: tuple[Count, Count] | None = None
+        """Height and width to bring images to, here and in the environment."""
+        clip_rewards: bool = False
+        """Train on the sign of rewards, as is usual for Atari; playing counts them as they are."""
+        memory_map: bool | None = None
+        """Map observations from a converted copy on disk instead of reading them; null: if they would take more than
+        half of the memory."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -51,27 +62,47 @@ class MinariSource:
         Raises:
             DataError: the dataset cannot be found, or holds something that training must not see.
         """
-        require(self.config.id, self.config.download)
-        metadata = read_metadata(self.config.id)
-        with EpisodeFile(metadata) as file:
-            spec = self._spec(metadata, int(file.lengths.max(initial=1)))
-            episodes = _fill(file, spec)
-        return self._checked(episodes)
+        config = self.config
+        require(config.id, config.download)
+        metadata = read_metadata(config.id)
+        space, images = self._prepared(metadata.observation_space)
+        size = (metadata.steps + metadata.episodes) * np.dtype(space.dtype).itemsize * int(np.prod(space.shape))
+        if not worthwhile(config.memory_map, size):
+            return self._read(metadata, space, images, np.empty)
+        # What is stacked is not stored, so one copy serves every frame_stack.
+        options = {name: value for name, value in asdict(config).items() if name not in ("frame_stack", "memory_map")}
+        key = {**options, **fingerprint(metadata.folder / "main_data.hdf5")}
+        episodes = map_episodes(self.label, key, lambda allocate: self._read(metadata, space, images, allocate))
+        return replace(episodes, spec=replace(episodes.spec, frame_stack=config.frame_stack))
 
-    def _spec(self, metadata: Metadata, longest: int) -> DataSpec:
+    def _prepared(self, recorded: spaces.Space) -> tuple[spaces.Box, Images | None]:
+        """The space of one observation as it is stored, and what is done to images."""
         try:
-            observation_space = stored_space(metadata.observation_space)
+            images = Images.wanted(recorded, self.config.gray, self.config.resize)
+            stored = stored_space(recorded)
         except TypeError as error:
             raise DataError(f"{self.label}: observation space: {error}") from error
+        return (stored if images is None else images.space(stored)), images
+
+    def _read(self, metadata: Metadata, space: spaces.Box, images: Images | None, allocate: Allocate) -> Episodes:
+        with EpisodeFile(metadata) as file:
+            spec = self._spec(metadata, space, images, int(file.lengths.max(initial=1)))
+            episodes = self._checked(_fill(file, spec, images, allocate))
+        return replace(episodes, rewards=episodes.rewards.sign()) if self.config.clip_rewards else episodes
+
+    def _spec(self, metadata: Metadata, space: spaces.Box, images: Images | None, longest: int) -> DataSpec:
+        preprocess = preprocess_record(metadata.observation_space, metadata.env)
+        if images is not None:
+            preprocess["images"] = images.record()
         try:
             return DataSpec(
-                observation_space=observation_space,
+                observation_space=space,
                 action_space=metadata.action_space,
                 frame_stack=self.config.frame_stack,
                 max_steps=max(metadata.env.get("max_episode_steps") or 1, longest),
                 env_id=metadata.env.get("id"),
                 ref_scores=metadata.ref_scores,
-                preprocess=preprocess_record(metadata.observation_space, metadata.env),
+                preprocess=preprocess,
             )
         except DataError as error:
             raise DataError(f"{self.label}: {error}") from error
@@ -97,6 +128,7 @@ def preprocess_record(observation_space: spaces.Space, env: Mapping[str, Any]) -
     env_module: the package that registers the environment, if that is not gymnasium itself.
     env_kwargs: arguments that the environment was made with.
     env_wrappers: wrappers that the environment was recorded with, innermost first.
+    images: what is done to images after that (rlutils.images), added by sources that do it.
 
     Args:
         observation_space: as recorded.
@@ -117,21 +149,25 @@ def preprocess_record(observation_space: spaces.Space, env: Mapping[str, Any]) -
     return {key: value for key, value in record.items() if value}
 
 
-def _fill(file: EpisodeFile, spec: DataSpec) -> Episodes:
+def _fill(file: EpisodeFile, spec: DataSpec, images: Images | None, allocate: Allocate) -> Episodes:
     """Flat columns, allocated once and filled by one copy per episode."""
     facts = file.facts()
     lengths = file.lengths
     starts = np.concatenate([[0], lengths.cumsum()])  # (E+1,)
     n, e = int(starts[-1]), len(lengths)
-    box, action = spec.observation_space, spec.action_space
+    raw, box, action = file.metadata.observation_space, spec.observation_space, spec.action_space
     discrete = isinstance(action, spaces.Discrete)
-    observations = np.empty((n + e, *(box.shape or ())), box.dtype)
+    observations = allocate((n + e, *(box.shape or ())), box.dtype)
     actions = np.empty((n, *(action.shape or ())), np.int64 if discrete else np.float32)
     rewards = np.empty(n, np.float32)
     terminations, truncations = np.empty(n, bool), np.empty(n, bool)
     has_final = np.empty(e, bool)
     for i, (first, end) in enumerate(pairwise(starts)):
-        has_final[i] = file.observations(i, observations[first + i : end + i + 1])
+        rows = observations[first + i : end + i + 1]
+        recorded = rows if images is None else np.empty((len(rows), *(raw.shape or ())), np.uint8)
+        has_final[i] = file.observations(i, recorded)
+        if images is not None:
+            rows[:] = images(recorded)
         file.actions(i, actions[first:end])
         file.rewards(i, rewards[first:end])
         file.flags(i, "terminations", terminations[first:end])

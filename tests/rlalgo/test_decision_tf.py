@@ -298,6 +298,23 @@ def test_the_first_step_is_adamws() -> None:
         torch.testing.assert_close(p.detach(), before[name] * (1 - 1e-2 * 0.3) - step, atol=1e-6, rtol=1e-5)
 
 
+def test_only_products_decay_on_atari() -> None:
+    """The rule of the authors' Atari code, told by the names: weights of linear maps, and nothing else."""
+    episodes = make_episodes("discrete", (6, 3))
+    algo = make(episodes, lr=1e-2, weight_decay=0.3, clip=None, decay="products", positions="token")
+    before = {name: p.detach().clone() for name, p in algo.named_parameters()}
+    algo.update(everything(algo, episodes))
+    decayed = set()
+    for name, p in algo.named_parameters():
+        step = 1e-2 * p.grad / (p.grad.abs() + 1e-8)
+        kept = name.endswith(".bias") or any(part in name for part in (".ln_", "_ln.", "place"))
+        kept |= name.startswith(("model.embed_action", "model.embed_timestep"))  # tables
+        decay = 1 if kept else 1 - 1e-2 * 0.3
+        torch.testing.assert_close(p.detach(), before[name] * decay - step, atol=1e-6, rtol=1e-5, msg=name)
+        decayed |= set() if kept else {name}
+    assert {"model.head.out.weight", "model.embed_state.map.weight", "model.trunk.blocks.0.qkv.weight"} <= decayed
+
+
 def test_defaults_are_the_papers_gym_setting() -> None:
     """Chen et al. 2021, table 8 and the authors' code."""
     config = DecisionTransformer.Config()

@@ -45,14 +45,15 @@ class Seen:
     def __init__(self, algo: DecisionTransformer) -> None:
         self.calls: list[dict[str, Tensor]] = []
         self.modes: list[bool] = []
-        algo.model.register_forward_pre_hook(self._keep)
+        self.model, self.decode = algo.model, algo.model.decode
+        algo.model.decode = self._keep
 
-    def _keep(self, module: torch.nn.Module, inputs: tuple) -> None:
-        names = ("observations", "actions", "returns_to_go", "timesteps", "at")
-        if inputs[-1] is None:  # asked for every step, as in training
-            return
-        self.calls.append({name: x.clone() for name, x in zip(names, inputs, strict=True)})
-        self.modes.append(module.training)
+    def _keep(self, *inputs: Any) -> Any:
+        names = ("states", "actions", "returns_to_go", "timesteps", "at")
+        if inputs[-1] is not None:  # else asked for every step, as in training
+            self.calls.append({name: x.clone() for name, x in zip(names, inputs, strict=True)})
+            self.modes.append(self.model.training)
+        return self.decode(*inputs)
 
 
 class Recorder(gymnasium.Wrapper):
@@ -135,7 +136,7 @@ def test_each_row_acts_on_exactly_its_own_last_steps(ticks: list, env: type, del
             window, place = history[row].window(algo)
             real = slice(0, place + 1)
             assert int(call["at"][i]) == place
-            torch.testing.assert_close(call["observations"][i, real], algo.normalizer(window.observations[0, real]))
+            torch.testing.assert_close(call["states"][i, real], algo.embed(window.observations[0, real]))
             past = algo.model.head.scale(window.actions[0, :place])
             torch.testing.assert_close(call["actions"][i, :place], past)
             assert torch.equal(call["returns_to_go"][i, real], window.returns_to_go[0, real] / 2.0)
@@ -171,8 +172,7 @@ def test_playing_shows_the_windows_that_training_would_cut_from_the_same_episode
         cut = data.gather(torch.tensor([first]))
         real = slice(0, place + 1)
         assert int(call["at"]) == place
-        assert call["observations"].dtype == cut.observations.dtype
-        assert torch.equal(call["observations"][:, real], cut.observations[:, real])
+        torch.testing.assert_close(call["states"][:, real], algo.embed(cut.observations[:, real]))
         assert torch.equal(call["timesteps"][:, real], cut.timesteps[:, real])
         torch.testing.assert_close(call["actions"][:, :place], algo.model.head.scale(cut.actions[:, :place]))
 
@@ -193,8 +193,9 @@ def test_the_policy_is_fed_the_observation_just_returned_and_the_return_still_wa
         assert len(call["at"]) == len(active)
         for i, row in enumerate(active):
             place = int(call["at"][i])
-            shown = torch.as_tensor(envs[row].observations[at[row]]).to(call["observations"].dtype)
-            assert torch.equal(call["observations"][i, place], shown)
+            shown = torch.as_tensor(envs[row].observations[at[row]])
+            shown = shown if shown.dtype == torch.uint8 else shown.float()
+            torch.testing.assert_close(call["states"][i, place], algo.embed(shown))
             assert float(call["returns_to_go"][i, place]) == np.float32(left[row])
             left[row] -= float(np.float32(envs[row].rewards[paid[row]]))
             at[row], paid[row], done[row] = at[row] + 1, paid[row] + 1, done[row] + 1

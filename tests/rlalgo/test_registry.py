@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import rlutils
 from rlalgo.errors import PluginClash, PluginError
-from rlalgo.registry import Catalogue, Entry, Owner
+from rlalgo.registry import SEPARATE, Catalogue, Entry, Owner
 
 MINE = Owner("rlalgo-cnn", "rlalgo-cnn", "0.1")
 THEIRS = Owner("base", "rlalgo", "1.0")
@@ -92,3 +93,13 @@ def test_broken_plugins_are_told_of_when_a_name_is_missing(known: Catalogue) -> 
 )
 def test_an_owner_in_words(owner: Owner, text: str) -> None:
     assert str(owner) == text
+
+
+def test_what_is_not_installed_names_its_distribution() -> None:
+    """The repository's own plugins offer just what the table says."""
+    with pytest.raises(PluginError, match=r"^no encoder called 'cnn' here; it comes with: pip install rlalgo-cnn\. "):
+        Catalogue().get("encoder", "cnn")
+    known = rlutils.catalogue(("rlalgo_cnn", "rlalgo_atari"))
+    owners = {(kind, name): known.get(kind, name).owner.plugin for kind in known.entries for name in known.names(kind)}
+    ours = {key: owner.replace("_", "-") for key, owner in owners.items() if owner.startswith("rlalgo_")}
+    assert ours == SEPARATE

@@ -202,6 +202,21 @@ def test_options_need_not_be_dataclasses() -> None:
     assert set(play(Chain, [plain, plain], 1).info) == {"option", "seed"}
 
 
+@pytest.mark.parametrize("make", MAKERS)
+def test_without_observations_it_is_the_same_play_in_no_memory(make: Callable[[], gymnasium.Env]) -> None:
+    options = [Options(), Options(pull=2.0)]
+    kept, bare = (
+        rollout(Deterministic(make().action_space, options), [make() for _ in options], 3, 5, keep_observations=keep)
+        for keep in (True, False)
+    )
+    for name in ("actions", "rewards", "terminations", "truncations", "starts"):
+        assert torch.equal(getattr(kept, name), getattr(bare, name))
+    assert (bare.observations.shape, bare.observations.dtype) == (kept.observations.shape, kept.observations.dtype)
+    assert not bare.observations.any()
+    assert bare.observations.untyped_storage().nbytes() == kept.observations[0].nbytes
+    assert bare.check("bare") is bare
+
+
 def test_the_spec_is_the_environments() -> None:
     made = gymnasium.make("toy/Drift-v0", disable_env_checker=True)
     spec = rollout(Deterministic(made.action_space, [Options()]), [made], 1, 0).spec

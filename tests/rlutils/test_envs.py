@@ -244,6 +244,7 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", MISFITS)
 def test_what_cannot_be_made_is_explained(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ale_py", None)  # as if it were not installed
+    monkeypatch.delitem(gymnasium.registry, "ALE/Breakout-v5", raising=False)
     changes, options, message = MISFITS[name]
     with pytest.raises(EnvironmentFault, match=f"(?s){message}"):
         make(room_spec(**changes), 2, **options)

@@ -20,12 +20,14 @@ from rlutils.settings import Settings, override
 from tests.rlutils.runs import toy_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TRAINING = sorted(p for p in CONFIGS.rglob("*.yaml") if not {"collect", "suites"} & set(p.parts))
+TRAINING = sorted(p for p in CONFIGS.rglob("*.yaml") if not {"collect", "suites", "overrides"} & set(p.parts))
+PLUGINS = ("rlalgo_cnn", "rlalgo_atari")
+"""What this repository offers besides."""
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_shipped_configurations_are_valid_and_fit_the_schema(path: Path) -> None:
-    settings, known = read_settings(path)
+    settings, known = read_settings(path, plugins=PLUGINS)
     jsonschema.validate(read_yaml(path), schema(Settings, known))
     # What is written into a run folder is the same configuration again, and fits the schema too.
     resolved = parse_yaml(dump_yaml(to_mapping(settings)))
@@ -37,6 +39,29 @@ def test_shipped_configurations_are_valid_and_fit_the_schema(path: Path) -> None
     assert (path.parent / modeline.partition("=")[2]).resolve() == (CONFIGS / "schema.json").resolve()
 
 
+def test_the_small_setting_is_laid_over_the_papers() -> None:
+    paper = read_settings(CONFIGS / "dt_atari.yaml", plugins=PLUGINS)[0]
+    small = read_settings(CONFIGS / "dt_atari.yaml", [str(CONFIGS / "overrides/atari_small.yaml"), "seed=3"], PLUGINS)[
+        0
+    ]
+    assert (paper.algo.config.context, small.algo.config.context) == (30, 10)
+    assert (small.trainer.config.steps, small.trainer.config.batch_size, small.seed) == (3_000, 32, 3)
+    assert small.algo.config.state_encoder == paper.algo.config.state_encoder
+    assert small.evaluation.policies == paper.evaluation.policies
+    assert small.source == paper.source
+
+
+def test_a_file_laid_over_replaces_lists_and_joins_mappings(tmp_path: Path) -> None:
+    (tmp_path / "over.yaml").write_text("a: {b: 2, d: {e: 5}}\nl: [3]\n")
+    before = {"a": {"b": 1, "c": 1, "d": 4}, "l": [1, 2], "z": 0}
+    assert override(before, [str(tmp_path / "over.yaml"), "z=9"]) == {
+        "a": {"b": 2, "c": 1, "d": {"e": 5}}, "l": [3], "z": 9,
+    }  # fmt: skip
+    assert before["l"] == [1, 2]
+    with pytest.raises(ConfigError, match=r"missing\.yaml: there is no such file"):
+        override(before, [str(tmp_path / "missing.yaml")])
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("collect/*.yaml")), ids=lambda p: p.name)
 def test_shipped_collections_are_valid_and_fit_their_schema(path: Path) -> None:
     parse(CollectSettings, read_yaml(path), catalogue())
@@ -46,8 +71,8 @@ def test_shipped_collections_are_valid_and_fit_their_schema(path: Path) -> None:
 
 @pytest.mark.parametrize(("cls", "name"), [(Settings, "schema.json"), (CollectSettings, "collect/schema.json")])
 def test_the_shipped_schemas_are_up_to_date(cls: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RLALGO_PLUGINS", "")  # only what this package itself offers
-    known = core_plugins.catalogue(builtins=BUILTINS)
+    monkeypatch.setenv("RLALGO_PLUGINS", "")  # only what this repository itself offers
+    known = core_plugins.catalogue(PLUGINS, builtins=BUILTINS)
     assert read_yaml(CONFIGS / name) == parse_yaml(dump_yaml(schema(cls, known))), "run `make schema`"
 
 

@@ -26,7 +26,7 @@ from rlalgo.core.dataset import WindowBatch
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.encoders import encoder
 from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import Normalizer, action_head, masked_mean, warmup_cosine
+from rlalgo.nets import Normalizer, action_head, decay_groups, masked_mean, warmup_cosine
 from rlalgo.registry import Choice, Kind
 
 
@@ -51,6 +51,8 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         """AdamW's learning rate after warmup."""
         weight_decay: NonNegative = 1e-4
         """AdamW's decoupled weight decay."""
+        decay: Literal["all", "products"] = "all"
+        """What decays: every parameter (gym), or only the weights of linear maps and convolutions (Atari)."""
         betas: tuple[Probability, Probability] = (0.9, 0.999)
         """AdamW's averaging factors."""
         clip: Positive | None = 0.25
@@ -125,8 +127,11 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
             context=config.context if config.positions == "token" else None,
         )
         self.clip = config.clip
+        groups = [{"params": list(self.model.parameters())}]
+        if config.decay == "products":
+            groups = decay_groups(self.model)
         self.optimizers["model"] = torch.optim.AdamW(
-            self.model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay, fused=True
+            groups, config.lr, config.betas, weight_decay=config.weight_decay, fused=True
         )
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
@@ -141,20 +146,20 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         episodes = episodes.top(self.config.keep_top)
         return RtgEpDataset(episodes.delayed() if self.config.delayed else episodes, self.config.context)
 
-    def forward(
-        self,
-        observations: Tensor,
-        actions: Tensor,
-        returns_to_go: Tensor,
-        timesteps: Tensor,
-        at: Tensor | None = None,
-    ) -> DTOutput:
-        """Raw right-padded windows (B, K, *S), (B, K, A) | (B, K), (B, K), (B, K) -> predictions (B, K, ...).
+    def embed(self, observations: Tensor) -> Tensor:
+        """Raw (..., *S) -> (..., width)."""
+        return self.model.embed_state(self.normalizer(observations))
 
-        With `at`, (B,) int64, the action at that step of each window alone, (B, 1, ...).
-        """
-        return self.model(
-            self.normalizer(observations),
+    def forward(self, observations: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor) -> DTOutput:
+        """Raw right-padded windows (B, K, *S), (B, K, A) | (B, K), (B, K), (B, K) -> predictions (B, K, ...)."""
+        return self.decode(self.embed(observations), actions, returns_to_go, timesteps)
+
+    def decode(
+        self, states: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor, at: Tensor | None = None
+    ) -> DTOutput:
+        """As `forward`, from embedded states (B, K, width); with `at`, (B,) int64, one action a window, (B, 1, ...)."""
+        return self.model.decode(
+            states,
             self.model.head.scale(actions),
             returns_to_go / self.config.return_scale,
             timesteps.clamp(max=self.max_timestep - 1),

@@ -88,28 +88,29 @@ class DTModel(nn.Module):
         self.predict_state = predict_state
         self.predict_return = predict_return
 
-    def forward(
-        self,
-        observations: Tensor,
-        actions: Tensor,
-        returns_to_go: Tensor,
-        timesteps: Tensor,
-        at: Tensor | None = None,
-    ) -> DTOutput:
-        """Predictions for every step; or, with `at`, for one step of each window and the action alone.
+    def forward(self, observations: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor) -> DTOutput:
+        """Predictions for every step.
 
         Args:
             observations: (B, K, *S) normalised.
             actions: (B, K, A) scaled, or (B, K) int64.
             returns_to_go: (B, K) scaled.
             timesteps: (B, K) int64.
-            at: (B,) int64 the step in each window to act at; actions are then (B, 1, A) or logits (B, 1, n).
+        """
+        return self.decode(self.embed_state(observations), actions, returns_to_go, timesteps)
+
+    def decode(
+        self, states: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor, at: Tensor | None = None
+    ) -> DTOutput:
+        """As `forward`, from embedded states (B, K, W): while playing, each is embedded but once.
+
+        With `at`, (B,) int64, the action at that step of each window alone: (B, 1, A) or logits (B, 1, n).
         """
         B, K = timesteps.shape
         time = self.embed_timestep(timesteps if self.place is None else timesteps[:, :1])  # (B, K | 1, W)
         embedded = (
             self.embed_return(returns_to_go.unsqueeze(-1)),
-            self.embed_state(observations),
+            states,
             self.embed_action(actions),
         )
         x = (torch.stack(embedded, 2) + time.unsqueeze(2)).flatten(1, 2)  # (B, K, 3, W) -> (B, 3K, W)

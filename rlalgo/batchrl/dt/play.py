@@ -24,7 +24,7 @@ class DTPolicy(Policy):
 
     The model sees windows in time order and right-padded with zeros, as in training. They are kept as rings, so
     that nothing moves while an episode goes on; where the present action will stand is an old one till then,
-    which nothing that is read attends to.
+    which nothing that is read attends to. States are kept embedded: a CNN sees each of them once, not K times.
     """
 
     def __init__(self, algo: DecisionTransformer, options: Sequence[Any]) -> None:
@@ -39,7 +39,7 @@ class DTPolicy(Policy):
         self.offsets = torch.arange(K)  # (K,)
         self.stack = FrameStack(algo.spec, n, device)
         self.chooser = Chooser(algo.model.head, [o.sample for o in options])
-        self.observations = torch.zeros(n, K, *algo.spec.encoder_space().shape, device=device)
+        self.states = torch.zeros(n, K, algo.config.width, device=device)  # embedded
         self.actions = torch.zeros(n, K, *(action.shape or ()), dtype=kind, device=device)
         self.returns_to_go = torch.zeros(n, K, device=device)
 
@@ -47,23 +47,21 @@ class DTPolicy(Policy):
         self.stack.begin(rows)
         self.left[rows] = self.target[rows]
         self.step[rows] = 0
-        for ring in (self.observations, self.actions, self.returns_to_go):
+        for ring in (self.states, self.actions, self.returns_to_go):
             ring[rows] = 0
 
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
         seen = self.stack.push(observations, rows)
-        if self.observations.dtype != seen.dtype:  # image frames stay uint8
-            self.observations = self.observations.to(seen.dtype)
         step = self.step[rows]  # (m,)
         now = rows, step % self.K  # where the present step stands in the rings
-        self.observations[now] = seen
         self.returns_to_go[now] = self.left[rows].to(self.returns_to_go)
         first = (step - (self.K - 1)).clamp(min=0)  # (m,) step that the window begins with
         times = first.unsqueeze(1) + self.offsets  # (m, K)
         window = rows.unsqueeze(1), times % self.K
         with self.algo.evaluating():
-            out = self.algo.forward(
-                self.observations[window],
+            self.states[now] = self.algo.embed(seen)
+            out = self.algo.decode(
+                self.states[window],
                 self.actions[window],
                 self.returns_to_go[window],
                 times.to(self.device),
