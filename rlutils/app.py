@@ -245,9 +245,8 @@ def fit(
 
 
 def source_label(settings: Settings) -> str:
-    """`minari:hopper/medium-v0`: how messages and reports call the data."""
-    ident = getattr(settings.source.config, "id", None)
-    return f"{settings.source.name}:{ident}" if ident else settings.source.name
+    """`minari:hopper/medium-v0`: how messages and reports call the data; a source may have a `label` of its own."""
+    return getattr(core_plugins.make("source", settings.source), "label", settings.source.name)
 
 
 def _load_episodes(settings: Settings) -> Episodes:

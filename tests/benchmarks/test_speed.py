@@ -127,13 +127,19 @@ def windows(episodes: Episodes, algo: DecisionTransformer, n: int) -> WindowBatc
 
 
 def compare(
-    benchmark: Any, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, times: int = 1
+    benchmark: Any,
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    rounds: int,
+    times: int = 1,
+    peer: str = "Hugging Face",
 ) -> tuple[Any, Any]:
     """Both in turn, `rounds` times after warming up; what each gave last.
 
     Args:
         times: calls in one round, of which short work needs many. The medians are those of whole rounds; `times`
             and the peer's median go into the benchmark's extra_info.
+        peer: what the other side is.
     """
     warmup, seconds, results = 3, [], []
     times = times if benchmark.enabled else 1
@@ -149,9 +155,7 @@ def compare(
         seconds.append(time.perf_counter() - start)
 
     mine = benchmark.pedantic(repeat, (ours,), setup=peers_turn, rounds=rounds, warmup_rounds=warmup)
-    benchmark.extra_info.update(
-        peer="Hugging Face", peer_median=statistics.median(seconds[warmup:] or seconds), times=times
-    )
+    benchmark.extra_info.update(peer=peer, peer_median=statistics.median(seconds[warmup:] or seconds), times=times)
     return mine, results[0]
 
 

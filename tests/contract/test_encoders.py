@@ -18,7 +18,7 @@ from rlalgo.encoders import encoder
 from rlalgo.errors import PluginError, RlalgoError
 from rlalgo.registry import Kind
 
-CATALOGUE = rlutils.catalogue()
+CATALOGUE = rlutils.catalogue(("rlalgo_cnn",))  # the repository's own plugin keeps the same contract
 WIDTH = 12
 
 # What may come in a role. An encoder need not take all of them (one for images refuses vectors), but at least one.

@@ -11,8 +11,7 @@ then a truncation.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,15 +22,14 @@ from gymnasium import spaces
 from rlalgo.config import Count, Whole
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.errors import DataError, near
+from rlutils.mapped import Allocate, fingerprint, map_episodes, worthwhile
 
 from rlalgo_atari.env import env_id, preprocessing
-from rlalgo_atari.replay_files import Checkpoint, numbers, read
+from rlalgo_atari.replay_files import FILES, Checkpoint, numbers, read
 from rlalgo_atari.replay_parts import Part, close, cut, joined, read_frames, take
 
 _LIMIT = 27_000
 """Steps after which dopamine cut an episode. It marks that end as terminal, which it is not."""
-
-Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 
 
 class DQNReplay:
@@ -55,6 +53,9 @@ class DQNReplay:
         """Train on the sign of each reward. The original files hold clipped rewards in either case."""
         actions: Count | None = None
         """Number of actions; null: as many as the ALE's minimal set for the game has."""
+        memory_map: bool | None = None
+        """Map frames from a converted copy on disk instead of reading them; null: if they would take more than half of
+        the memory."""
 
         def __post_init__(self) -> None:
             if self.checkpoints is not None and len(set(self.checkpoints)) < max(len(self.checkpoints), 1):
@@ -68,16 +69,32 @@ class DQNReplay:
         """How messages and reports call the data."""
         return f"dqn_replay:{self.config.game}"
 
-    def load(self, allocate: Allocate = np.empty) -> Episodes:
+    def load(self) -> Episodes:
         """All episodes, checked.
-
-        Args:
-            allocate: makes the array of frames from its shape and type; it is filled block by block.
 
         Raises:
             DataError: files are missing, damaged or not what the configuration says.
         """
-        parts = self._parts()
+        mapped, parts = self.config.memory_map, None
+        if mapped is None:
+            parts = self._parts()
+            mapped = worthwhile(None, sum(len(part.steps) for part in parts) * int(np.prod(parts[0].source.frame)))
+        if not mapped:
+            return self._read(parts or self._parts(), np.empty)
+        episodes = map_episodes(self.label, self._key(), lambda allocate: self._read(parts or self._parts(), allocate))
+        return replace(episodes, spec=replace(episodes.spec, frame_stack=self.config.frame_stack))
+
+    def _key(self) -> dict[str, Any]:
+        """What the episodes depend on. Not frame_stack: what is stacked is not stored."""
+        folder = self.config.path.expanduser()
+        chosen = self.config.checkpoints or numbers(folder, self.label)
+        return {
+            **{name: getattr(self.config, name) for name in ("game", "steps", "clip_rewards", "actions")},
+            "files": [fingerprint(folder / FILES["observation"].format(number)) for number in chosen],
+        }
+
+    def _read(self, parts: list[Part], allocate: Allocate) -> Episodes:
+        """The episodes of the parts, with their frames in the array that `allocate` makes, filled block by block."""
         actions, rewards, terminals, number, last, headless = joined(parts)  # (N,) each
         ended = np.flatnonzero(last)  # (E,) the last step of each episode
         starts = np.concatenate([[0], ended + 1])  # (E+1,)

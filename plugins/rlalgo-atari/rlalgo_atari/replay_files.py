@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from rlalgo.errors import DataError
 
-_FILES = {
+FILES = {
     "observation": "$store$_observation_ckpt.{}.gz",
     "action": "$store$_action_ckpt.{}.gz",
     "reward": "$store$_reward_ckpt.{}.gz",
@@ -86,11 +86,11 @@ def numbers(folder: Path, label: str) -> list[int]:
     """
     if not folder.is_dir():
         raise DataError(f"{label}: {folder} is no folder; set `path` to the one with the $store$_*_ckpt.*.gz files")
-    pattern = re.compile(re.escape(_FILES["observation"]).replace(r"\{\}", r"(\d+)"))
+    pattern = re.compile(re.escape(FILES["observation"]).replace(r"\{\}", r"(\d+)"))
     found = sorted(int(match[1]) for entry in folder.iterdir() if (match := pattern.fullmatch(entry.name)))
     if not found:
         raise DataError(
-            f"{label}: {folder} has no {_FILES['observation'].format('N')}; the DQN-replay data has them in "
+            f"{label}: {folder} has no {FILES['observation'].format('N')}; the DQN-replay data has them in "
             "GAME/1/replay_logs"
         )
     return found
@@ -103,7 +103,7 @@ def read(folder: Path, number: int, label: str) -> Checkpoint:
         DataError: a file is missing or damaged, or the files do not fit together.
     """
     where = f"{label}: checkpoint {number}"
-    paths = {column: folder / name.format(number) for column, name in _FILES.items()}
+    paths = {column: folder / name.format(number) for column, name in FILES.items()}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise DataError(f"{where}: {folder} lacks {', '.join(missing)}; copy all files of the checkpoint")

@@ -234,17 +234,23 @@ def test_all_eighteen_actions_are_played_again(tmp_path: Path) -> None:
     env.close()
 
 
-def test_frames_go_where_the_caller_says(tmp_path: Path) -> None:
-    record(tmp_path, 30, [4, 3])
-    asked = []
-
-    def allocate(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        asked.append((shape, np.dtype(dtype), np.zeros(shape, dtype)))
-        return asked[-1][2]
-
-    episodes = source(tmp_path).load(allocate)
-    assert [(shape, dtype) for shape, dtype, _ in asked] == [((9, 2, 3), np.dtype("uint8"))]
-    assert np.shares_memory(asked[0][2], episodes.observations.numpy())
+def test_mapped_episodes_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLALGO_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "game"
+    buffer, _ = record(folder, 30, [4, 3])
+    plain = source(folder, memory_map=False, frame_stack=2).load()
+    for _ in range(2):  # converted, then opened
+        mapped = source(folder, memory_map=True, frame_stack=2).load()
+        assert (mapped.mapped, plain.mapped) == (True, False)
+        for name in ("observations", "actions", "rewards", "terminations", "truncations", "starts", "has_final"):
+            assert torch.equal(getattr(mapped, name), getattr(plain, name)), name
+        assert (mapped.spec, set(mapped.info)) == (plain.spec, set(plain.info))
+    source(folder, memory_map=True, frame_stack=4).load()
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert source(folder, memory_map=True, steps=4).load().steps == 4
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    buffer.save(folder, 1)  # another checkpoint: other data
+    assert source(folder, memory_map=True).load().steps == source(folder, memory_map=False).load().steps
 
 
 def test_frames_are_held_once(tmp_path: Path) -> None:
