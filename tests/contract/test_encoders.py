@@ -130,11 +130,12 @@ def test_saves_and_loads_bit_equal(taken: list) -> None:
 
 @pytest.mark.parametrize("name", CATALOGUE.names("encoder"))
 def test_is_refused_in_any_other_role(name: str) -> None:
-    for role in sorted(set(SPACES) - CATALOGUE.get("encoder", name).cls.ROLES):
+    entry = CATALOGUE.get("encoder", name)
+    for role in sorted(set(SPACES) - entry.cls.ROLES):
         with pytest.raises(PluginError, match=rf"'{name}' cannot be a {role} encoder.*Known|{name}.*{role}"):
             CATALOGUE.get("encoder", name, role)
         with pytest.raises(PluginError, match=role):
-            encoder(Choice(name), role, SPACES[role][0], WIDTH)
+            encoder(Choice(name, {}, entry, entry.cls.Config()), role, SPACES[role][0], WIDTH)
 
 
 @pytest.mark.parametrize("name", CATALOGUE.names("encoder"))

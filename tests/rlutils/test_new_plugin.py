@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import site
-import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -23,8 +20,8 @@ from rlutils.cli import app
 from rlutils.collect import CollectSettings
 from rlutils.files import read_yaml
 from rlutils.new_plugin import WHAT, NewPlugin, new_plugin
+from tests.rlutils.environments import ROOT, fresh, python
 
-ROOT = Path(__file__).parents[2]
 KINDS = sorted(WHAT)
 
 
@@ -34,15 +31,6 @@ def call(*words: str) -> Result:
 
 def plain(result: Result) -> str:
     return " ".join((result.stdout + result.stderr).split())
-
-
-def python(*words: str, executable: str = sys.executable, **variables: str) -> str:
-    """`python WORDS` without any installed plugin but those that `variables` allow; what it printed."""
-    env = {**os.environ, "RLALGO_PLUGINS": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **variables}
-    env = {key: value for key, value in env.items() if value != "unset"}
-    done = subprocess.run([executable, *words], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -113,21 +101,7 @@ def test_its_tests_can_fail(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_kind_is_built_installed_found_and_tested(made: dict[str, NewPlugin], tmp_path: Path) -> None:
     """Wheels in a fresh environment that sees this one's packages, so that nothing is downloaded."""
-    wheels, fresh = tmp_path / "wheels", tmp_path / "fresh"
-    copies = tmp_path / "copies"  # building leaves files behind
-    folders = [str(shutil.copytree(plugin.folder, copies / plugin.folder.name)) for plugin in made.values()]
-    pip = ("-m", "pip", "--disable-pip-version-check", "--quiet")
-    python(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(wheels), *folders)
-    assert len(list(wheels.glob("rlalgo_my_*.whl"))) == len(KINDS)
-
-    python("-m", "venv", "--without-pip", str(fresh))
-    executable = str(fresh / ("Scripts" if os.name == "nt" else "bin") / "python")
-    found = python("-c", "import site; print(site.getsitepackages()[0])", executable=executable)
-    lines = [f"import site; site.addsitedir({packages!r})\n" for packages in site.getsitepackages()]
-    (Path(found.strip()) / "outer.pth").write_text("".join(lines))
-    files = [str(path) for path in wheels.iterdir()]
-    python(*pip, "install", "--no-deps", "--no-index", *files, executable=executable)
-
+    executable = fresh(tmp_path, [plugin.folder for plugin in made.values()])
     entries = ",".join(plugin.folder.name for plugin in made.values())
     listed = python("-m", "rlutils.cli", "plugins", "--short", executable=executable, RLALGO_PLUGINS=entries)
     for kind in KINDS:
