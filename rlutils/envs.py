@@ -115,6 +115,8 @@ def make_env(
         EnvironmentFault: there is no such environment (with near names), or what to install for it.
     """
     _import_package(name, module)
+    if ale := sys.modules.get("ale_py"):
+        ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)  # else it prints a banner
     try:
         env = gymnasium.make(name, disable_env_checker=True, **kwargs)
         for wrapper in wrappers:
