@@ -103,7 +103,8 @@ class Catalogue:
         if entry is not None and what is None:
             return entry
         if entry is None and (kind, name) in SEPARATE:
-            what = f"no {kind} called '{name}' here; it comes with: pip install {SEPARATE[kind, name]}."
+            ours = SEPARATE[kind, name]
+            what = f"no {kind} called '{name}' here; pip install {ours} (./plugins/{ours} in a checkout) brings it."
         by_owner: dict[str, list[str]] = {}
         for other in known:
             by_owner.setdefault(str(self.entries[kind][other].owner), []).append(other)

@@ -112,9 +112,10 @@ def resume(
     """
     folder = Path(folder)
     values = _run_config(folder)
-    for text in overrides:
-        if text.split("=")[0].split(".")[0] in ("algo", "source", "seed", "holdout", "plugins"):
-            raise ConfigError([f"override '{text}': a resumed run keeps its algo, source, seed, holdout and plugins"])
+    changed = override(values, overrides)
+    for key in ("algo", "source", "seed", "holdout", "plugins"):
+        if changed.get(key) != values.get(key):
+            raise ConfigError([f"{key}: a resumed run keeps its algo, source, seed, holdout and plugins"])
     recorded = read_yaml(folder / "plugins.yaml")
     values["plugins"] = []
     known = catalogue(plugins, block)
@@ -171,7 +172,7 @@ def evaluate(
         raise ConfigError(["holdout and seed say what the run was not trained on; they cannot be overridden"])
     episodes, held_out = _no_episodes(algo), None
     if settings.evaluation.evaluators:
-        episodes, held_out = hold_out(_load_episodes(settings), settings.holdout, settings.seed)
+        episodes, held_out = hold_out(_load_episodes(settings)[0], settings.holdout, settings.seed)
     run = Run(folder, settings, known, episodes, resumed=False, held_out=held_out)
     try:
         step = int(read_yaml(found / "algo.yaml")["step"])
@@ -215,10 +216,13 @@ def fit(
     choice = settings.algo
     assert choice.entry is not None
     pick_device(settings.device)
-    episodes, held_out = hold_out(_load_episodes(settings), settings.holdout, settings.seed)
-    _refuse_misfit(settings, known, episodes)
-    if not resuming:
+    episodes, label = _load_episodes(settings)
+    _refuse_misfit(settings, known, episodes, label)
+    if resuming:
+        checkpoints.refuse_other_data(checkpoints.find(folder, "last"), episodes.spec, label)
+    else:
         _claim(folder, replace)
+    episodes, held_out = hold_out(episodes, settings.holdout, settings.seed)
     seed_everything(settings.seed)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -230,7 +234,7 @@ def fit(
     trainer = core_plugins.make("trainer", settings.trainer)
     _try_evaluation(run, algo)
     if not resuming:
-        run.write_beginning(command, source_label(settings))
+        run.write_beginning(command, label)
     error: BaseException | None = None
     try:
         with run.listening():
@@ -244,13 +248,12 @@ def fit(
     return run
 
 
-def source_label(settings: Settings) -> str:
-    """`minari:hopper/medium-v0`: how messages and reports call the data; a source may have a `label` of its own."""
-    return getattr(core_plugins.make("source", settings.source), "label", settings.source.name)
-
-
-def _load_episodes(settings: Settings) -> Episodes:
-    return core_plugins.make("source", settings.source).load().check(source_label(settings))
+def _load_episodes(settings: Settings) -> tuple[Episodes, str]:
+    """All that the source has, checked, and how messages and reports call it: `minari:hopper/medium-v0`."""
+    source = core_plugins.make("source", settings.source)
+    ident = getattr(settings.source.config, "id", None)
+    label = getattr(source, "label", None) or ":".join(filter(None, [settings.source.name, ident]))
+    return source.load().check(label), label
 
 
 def hold_out(episodes: Episodes, share: float | None, seed: int) -> tuple[Episodes, Episodes | None]:
@@ -281,7 +284,7 @@ def _try_evaluation(run: Run, algo: BatchRLAlgo) -> None:
             evaluator.check(algo, run.episodes if run.held_out is None else run.held_out, run)
 
 
-def _refuse_misfit(settings: Settings, known: Catalogue, episodes: Episodes) -> None:
+def _refuse_misfit(settings: Settings, known: Catalogue, episodes: Episodes, label: str) -> None:
     """An algorithm that cannot act in the data's action space: say which ones can."""
     space = episodes.spec.action_space
     assert settings.algo.entry is not None
@@ -291,7 +294,7 @@ def _refuse_misfit(settings: Settings, known: Catalogue, episodes: Episodes) -> 
     able = [name for name in known.names("algo") if supports(known.get("algo", name).cls, space)]
     wanted = " or ".join(s.__name__ for s in cls.action_spaces)
     raise ConfigError(
-        [f"algo: {settings.algo.name} needs a {wanted} action space; {source_label(settings)} has {space}. "
+        [f"algo: {settings.algo.name} needs a {wanted} action space; {label} has {space}. "
          f"Try: {', '.join(able) or 'no algorithm here can'}."]
     )  # fmt: skip
 

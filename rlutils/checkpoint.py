@@ -135,6 +135,15 @@ def refuse_missing(recorded: Sequence[dict[str, Any]], catalogue: Catalogue, whe
         )
 
 
+def refuse_other_data(path: Path, spec: DataSpec, label: str) -> None:
+    """CheckpointError if a checkpoint learnt from observations or actions of another kind than the data now has."""
+    learnt = DataSpec.from_mapping(read_yaml(path / "algo.yaml")["spec"])
+    for name in ("observation_space", "action_space", "frame_stack"):
+        was, now = getattr(learnt, name), getattr(spec, name)
+        if was != now:
+            raise CheckpointError(f"{path}: learnt with the {name} {was}, and {label} has {now} now; train anew")
+
+
 def load_algo(path: Path, catalogue: Catalogue) -> tuple[BatchRLAlgo, Choice]:
     """The algorithm of a checkpoint folder, with its weights, in eval mode; and its checked choice.
 

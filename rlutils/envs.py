@@ -141,12 +141,13 @@ class Prepared(gymnasium.ObservationWrapper):
         recorded = spec.preprocess.get("flatten")
         self.original = from_mapping(recorded) if recorded else own
         self.flat = needs_flatten(self.original)
+        record = Images.recorded(spec.preprocess)
         try:
             stored = stored_space(self.original)
+            self.images = record and Images.wanted(stored, record.gray, record.size)
         except TypeError as error:
             raise EnvironmentFault(f"environment {_name(env)}: observations: {error}") from error
-        self.images = Images.recorded(spec.preprocess)
-        if self.images is not None and is_image(stored):
+        if self.images is not None:
             stored = self.images.space(stored)
         alike = stored.shape == wanted.shape and is_image(stored) == is_image(wanted)
         if not alike or not _same_parts(self.original, own):

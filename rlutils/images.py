@@ -35,7 +35,7 @@ class Images:
                 raise TypeError(f"gray and resize are for images, uint8 in two or three dimensions; it is {space}")
             return None
         shape = space.shape or ()
-        last = len(shape) == 3 and shape[2] <= 4 < shape[0]
+        last = len(shape) == 3 and shape[2] < min(shape[:2])
         channels = 1 if len(shape) == 2 else shape[2] if last else shape[0]
         if gray and channels not in (1, 3):
             raise TypeError(f"gray needs one channel or three (red, green, blue); {space} has {channels}")

@@ -5,13 +5,18 @@ The first load converts; later ones open the copy in milliseconds, and only the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import mmap
 import os
+import platform
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 
 _COLUMNS = ("actions", "rewards", "terminations", "truncations", "starts", "has_final")
 _FORMAT = 1
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 
 def root() -> Path:
@@ -43,7 +49,12 @@ def worthwhile(option: bool | None, size: int) -> bool:
     """The option if there is one; else whether `size` bytes are more than half of this machine's memory."""
     if option is not None:
         return option
-    return size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if not hasattr(os, "sysconf"):  # Windows
+        return False
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, where there is one
+        memory = min(memory, int(_CONTAINER.read_text()))
+    return size > memory // 2
 
 
 def fingerprint(file: Path) -> dict[str, Any]:
@@ -69,51 +80,70 @@ def map_episodes(label: str, key: Mapping[str, Any], load: Callable[[Allocate], 
     """
     digest = hashlib.sha256(json.dumps({**key, "format": _FORMAT}, sort_keys=True).encode()).hexdigest()[:16]
     folder = root() / f"{re.sub(r'[^A-Za-z0-9]+', '-', label).strip('-')}-{digest}"
+    if not folder.exists():
+        _convert(label, folder, load)
     try:
-        if not folder.exists():
-            _convert(label, folder, load)
         return _open(folder)
-    except (OSError, safetensors.SafetensorError, ConfigError, KeyError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    except (OSError, safetensors.SafetensorError, ConfigError, KeyError, ValueError) as error:
         raise DataError(
-            f"{label}: its converted copy {folder} cannot be written or read ({why}); delete the folder if it "
-            "is there, set RLALGO_CACHE to one with room, or set `memory_map: false` in the source"
+            f"{label}: its converted copy {folder} cannot be read ({_why(error)}); delete the folder, and it will be "
+            "converted again"
         ) from error
 
 
 def _convert(label: str, folder: Path, load: Callable[[Allocate], Episodes]) -> None:
     """Writes the copy under another name, and renames it when it is complete."""
-    prefix = f".{folder.name}-"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for old in folder.parent.glob(f"{prefix}*"):  # a kill left it
-        number = old.name.removeprefix(prefix).partition("-")[0]
-        if number.isdigit() and not alive(int(number)):
-            shutil.rmtree(old, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=folder.parent))
+    prefix = f".{folder.name}-{platform.node()}-"
+    with _writing(label, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for old in folder.parent.glob(f"{prefix}*"):  # a kill on this machine left it
+            number = old.name.removeprefix(prefix).partition("-")[0]
+            if number.isdigit() and not alive(int(number)):
+                shutil.rmtree(old, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=folder.parent))
     arrays: list[np.memmap] = []
 
     def allocate(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         path = temporary / "observations.bin"
-        _reserve(path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        arrays.append(np.memmap(path, dtype, "r+", shape=shape))
+        with _writing(label, folder):
+            _reserve(path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            arrays.append(np.memmap(path, dtype, "r+", shape=shape))
         return arrays[-1]
 
     try:
         episodes = load(allocate)
-        for array in arrays:
-            array.flush()
         columns = {name: getattr(episodes, name) for name in _COLUMNS}
         columns |= {f"info/{name}": column for name, column in episodes.info.items()}
         columns = {name: column.contiguous() for name, column in columns.items()}
-        write_atomic(temporary / "columns.safetensors", safetensors.torch.save(columns))
-        write_yaml(temporary / "spec.yaml", episodes.spec.to_mapping())
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster, and its copy is as good
-                raise
+        with _writing(label, folder):
+            for array in arrays:
+                array.flush()
+            write_atomic(temporary / "columns.safetensors", safetensors.torch.save(columns))
+            write_yaml(temporary / "spec.yaml", episodes.spec.to_mapping())
+            temporary.chmod(0o755)
+            try:
+                os.replace(temporary, folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster, and its copy is as good
+                    raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _writing(label: str, folder: Path) -> Iterator[None]:
+    """What the disk has against a copy, as DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{label}: no converted copy can be written to {folder} ({_why(error)}); set RLALGO_CACHE to a folder with "
+            "room, or `memory_map: false` in the source"
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -134,8 +164,12 @@ def _open(folder: Path) -> Episodes:
     path = folder / "observations.bin"
     if path.stat().st_size != int(np.prod(shape)) * dtype.itemsize:
         raise KeyError(f"{path.name} has another size than {shape} {dtype} takes")
-    # Not shared: whoever writes into the tensor changes it for themselves alone, never the file.
-    observations = torch.from_file(str(path), shared=False, size=int(np.prod(shape)), dtype=dtype).view(shape)
+    # Private, so that whoever writes into the tensor changes it for themselves alone; and without memory set aside for
+    # that, since the file may be larger than all there is.
+    with path.open("rb") as file:
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+        pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    observations = torch.frombuffer(pages, dtype=dtype).view(shape)
     info = {name.removeprefix("info/"): column for name, column in columns.items() if name.startswith("info/")}
     rest = {name: columns[name] for name in _COLUMNS}
     return Episodes(observations=observations, **rest, info=info, spec=spec, mapped=True)

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 
 from rlalgo.errors import PluginError, near
-from rlalgo.registry import Catalogue
+from rlalgo.registry import SEPARATE, Catalogue
 from rlalgo.version import __version__
 from rlutils.files import write_atomic
 
@@ -125,6 +125,8 @@ def _refuse_taken(kind: str, values: dict[str, str], known: Catalogue) -> None:
         if other.lower() == name.lower():
             owner = known.get(kind, other).owner
             raise PluginError(f"the {kind} '{other}' exists: {owner}, plugin '{owner.plugin}'. Choose another name")
+    if distribution in SEPARATE.values():
+        raise PluginError(f"{distribution} is a distribution of rlalgo's own; choose another name")
     try:
         version = metadata.version(distribution)
     except metadata.PackageNotFoundError:

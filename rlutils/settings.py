@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
 def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """`a.b=value` (value in YAML) for each override, into a copy; list items by number (`evaluation.policies.0.x=1`).
 
-    An override may also be a YAML file, whose settings are laid over those before it, mapping by mapping.
+    An override may also be a YAML file (`texts_of` says how its settings are laid over those before it).
 
     Raises:
         ConfigError: an override without `=`, or a path through something that has no keys.
@@ -122,7 +123,7 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     result = _copy(values)
     for text in overrides:
         if text.endswith((".yaml", ".yml")) and "=" not in text:
-            result = _laid_over(result, load_mapping(Path(text)))
+            result = override(result, list(texts_of(load_mapping(Path(text)))))
             continue
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
@@ -146,6 +147,16 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     return result
 
 
+def texts_of(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Settings as overrides, `a.b=value`: a mapping is merged, one with a `name` replaces what is there."""
+    for key, value in values.items():
+        place = f"{path}{key}"
+        if isinstance(value, Mapping) and "name" not in value:
+            yield from texts_of(value, f"{place}.")
+        else:
+            yield f"{place}={json.dumps(value)}"
+
+
 def uses(value: Any) -> Iterator[Choice]:
     """Every resolved Choice within a config, outermost first."""
     if isinstance(value, Choice):
@@ -157,13 +168,6 @@ def uses(value: Any) -> Iterator[Choice]:
     elif isinstance(value, tuple):
         for item in value:
             yield from uses(item)
-
-
-def _laid_over(below: Any, above: Any) -> Any:
-    """Mappings key by key; anything else replaces what was there."""
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return _copy(above)
-    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
 
 
 def _as_mapping(value: Any) -> Any:

@@ -19,7 +19,7 @@ from rlalgo.config import Count, Whole, parse, to_mapping
 from rlalgo.errors import ConfigError, RlalgoError, near
 from rlutils.app import catalogue, read_settings
 from rlutils.files import read_yaml, write_yaml
-from rlutils.settings import Settings, load_mapping
+from rlutils.settings import Settings, load_mapping, texts_of
 
 PLAN = "suite.yaml"
 """The file in a suite's folder that says which runs were planned."""
@@ -166,16 +166,6 @@ def differences(one: Any, two: Any, path: str = "") -> list[str]:
         found = (differences(one.get(key), two.get(key), f"{path}.{key}" if path else key) for key in keys)
         return [text for texts in found for text in texts]
     return [] if json.dumps(one) == json.dumps(two) else [f"{path}: {json.dumps(one)}, now {json.dumps(two)}"]
-
-
-def texts_of(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Settings as overrides, `a.b=value`: a mapping is merged, one with a `name` replaces what is there."""
-    for key, value in values.items():
-        place = f"{path}{key}"
-        if isinstance(value, Mapping) and "name" not in value:
-            yield from texts_of(value, f"{place}.")
-        else:
-            yield f"{place}={json.dumps(value)}"
 
 
 def _overrides(suite: Suite, algo: str, dataset: str) -> Iterator[tuple[str, list[str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -66,11 +66,17 @@ class MinariSource:
         require(config.id, config.download)
         metadata = read_metadata(config.id)
         space, images = self._prepared(metadata.observation_space)
+        episodes = self._load(metadata, space, images)
+        return replace(episodes, rewards=episodes.rewards.sign()) if config.clip_rewards else episodes
+
+    def _load(self, metadata: Metadata, space: spaces.Box, images: Images | None) -> Episodes:
+        """The episodes with rewards as recorded, read or mapped."""
+        config = self.config
         size = (metadata.steps + metadata.episodes) * np.dtype(space.dtype).itemsize * int(np.prod(space.shape))
         if not worthwhile(config.memory_map, size):
             return self._read(metadata, space, images, np.empty)
-        # What is stacked is not stored, so one copy serves every frame_stack.
-        options = {name: value for name, value in asdict(config).items() if name not in ("frame_stack", "memory_map")}
+        # One copy serves every frame_stack, since what is stacked is not stored, and every choice of rewards.
+        options = {name: getattr(config, name) for name in ("id", "clip_actions", "gray", "resize")}
         key = {**options, **fingerprint(metadata.folder / "main_data.hdf5")}
         episodes = map_episodes(self.label, key, lambda allocate: self._read(metadata, space, images, allocate))
         return replace(episodes, spec=replace(episodes.spec, frame_stack=config.frame_stack))
@@ -87,8 +93,7 @@ class MinariSource:
     def _read(self, metadata: Metadata, space: spaces.Box, images: Images | None, allocate: Allocate) -> Episodes:
         with EpisodeFile(metadata) as file:
             spec = self._spec(metadata, space, images, int(file.lengths.max(initial=1)))
-            episodes = self._checked(_fill(file, spec, images, allocate))
-        return replace(episodes, rewards=episodes.rewards.sign()) if self.config.clip_rewards else episodes
+            return self._checked(_fill(file, spec, images, allocate))
 
     def _spec(self, metadata: Metadata, space: spaces.Box, images: Images | None, longest: int) -> DataSpec:
         preprocess = preprocess_record(metadata.observation_space, metadata.env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from rlutils.checkpoint import find, load_trainer_state
 
+ROOT = Path(__file__).parents[2]
 PLUGIN = str(Path(__file__).parent / "toy_plugin.py")
 
 
@@ -71,6 +73,7 @@ def command(*words: str, cwd: Path | None = None, prelude: str = "") -> subproce
     return subprocess.Popen(
         [sys.executable, "-c", code, *words],
         cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

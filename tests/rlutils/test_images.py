@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,18 @@ def test_source_and_environment_do_the_same(root: Path, name: str, options: dict
         assert np.abs(got - planes).max() <= 1.51  # rounding: for gray, for rows and for columns
 
 
+def test_an_environment_of_another_layout_is_prepared_by_its_own(root: Path) -> None:
+    """Data in colour, made gray; played in the same game without colours."""
+    record(root, "Colours")
+    data = load("toy/colours-v0", gray=True, resize=(3, 4))
+    (env,) = GymEnv(GymEnv.Config("test/Gray-v0")).make(data.spec, 1)
+    (plain,) = GymEnv(GymEnv.Config("test/Gray-v0")).make(replace(data.spec, observation_space=Gray.observation_space,
+                                                                  preprocess={}), 1)  # fmt: skip
+    frame = env.reset(seed=4)[0]
+    assert frame.shape == (3, 4)
+    assert np.abs(frame - block_mean(plain.reset(seed=4)[0].astype(float))).max() <= 1.01
+
+
 def test_rewards_are_clipped_for_training_alone(root: Path) -> None:
     record(root, "Colours")
     data = load("toy/colours-v0", clip_rewards=True)
@@ -140,6 +153,9 @@ def test_nothing_is_recorded_where_nothing_is_done() -> None:
     space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
     assert Images.wanted(space, gray=False, size=None) is None
     assert Images.wanted(spaces.Box(0, 255, (84, 84), np.uint8), gray=True, size=(84, 84)) is None
+    for shape, last in {(84, 84, 12): True, (4, 4, 3): True, (12, 84, 84): False, (3, 4, 4): False}.items():
+        found = Images.wanted(spaces.Box(0, 255, shape, np.uint8), gray=False, size=None)
+        assert (found is not None) is last, shape
     found = Images.wanted(spaces.Box(0, 255, (84, 84, 4), np.uint8), gray=False, size=(84, 84))
     assert found == Images(channels_last=True)
     assert Images.recorded({"images": found.record()}) == found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from gymnasium import spaces
 import rlutils
 from rlalgo.batchrl.dt import RtgEpDataset
 from rlalgo.core.dataset import Transitions
-from rlalgo.core.episodes import Episodes
+from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.errors import DataError
 from rlutils import mapped
 from rlutils.sources.minari import MinariSource
@@ -65,8 +66,10 @@ def test_mapped_episodes_are_those_in_memory(root: Path) -> None:
             assert torch.equal(a, b)
 
 
-def test_the_copy_serves_every_stack_but_no_other_options(root: Path) -> None:
+def test_the_copy_serves_every_stack_and_reward_but_no_other_images(root: Path) -> None:
     assert load(memory_map=True, frame_stack=2).spec.frame_stack == 2
+    signs = load(memory_map=True, clip_rewards=True, download=False).rewards
+    assert torch.equal(signs, load(memory_map=True).rewards.sign())
     assert load(memory_map=True, frame_stack=4).spec.frame_stack == 4
     assert len(copies(root)) == 1
     small = load(memory_map=True, resize=(3, 3))
@@ -131,12 +134,15 @@ def test_what_a_dead_process_left_goes_and_what_a_live_one_writes_stays(root: Pa
     (copy,) = (root / "cache").iterdir()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left, living = copy.with_name(f".{copy.name}-{dead.pid}-x"), copy.with_name(f".{copy.name}-{os.getppid()}-x")
+    left, living = (copy.with_name(f".{copy.name}-{platform.node()}-{pid}-x") for pid in (dead.pid, os.getppid()))
+    elsewhere = copy.with_name(f".{copy.name}-another-machine-{dead.pid}-x")
+    elsewhere.mkdir()
     copy.rename(left)
     living.mkdir()
     load(memory_map=True)
     assert not left.exists()
     assert living.exists()
+    assert elsewhere.exists()
     assert copy.exists()
 
 
@@ -160,13 +166,52 @@ def test_two_that_convert_at_once_agree(root: Path, monkeypatch: pytest.MonkeyPa
     assert len(copies(root)) == 1
 
 
-def test_the_setting_decides_and_else_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_setting_decides_and_else_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
     monkeypatch.setattr(mapped.os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(mapped, "_CONTAINER", tmp_path / "memory.max")
     half = 4096 * 500
     assert [mapped.worthwhile(None, size) for size in (half, half + 1)] == [False, True]
     assert [mapped.worthwhile(option, 1) for option in (True, False)] == [True, False]
     assert mapped.worthwhile(False, half * 4) is False
+    for limit, found in (("max", half), ("4096", 2048)):  # a container's
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert [mapped.worthwhile(None, size) for size in (found, found + 1)] == [False, True]
+
+
+def test_a_copy_larger_than_the_memory_opens(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse file of twice what this machine has: no memory may be set aside for it."""
+    rows = 2 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 + 1
+    spec = DataSpec(spaces.Box(0, 255, (1024, 1024), np.uint8), spaces.Discrete(2))
+    none = torch.zeros(rows - 1)
+    small = Episodes(
+        torch.zeros(0), none.long(), none, none.bool(), none.bool(), torch.tensor([0, rows - 1]), spec=spec
+    )
+
+    def sparse(path: Path, size: int) -> None:
+        path.touch()
+        os.truncate(path, size)
+
+    monkeypatch.setattr(mapped, "_reserve", sparse)
+
+    def build(allocate: mapped.Allocate) -> Episodes:
+        allocate((rows, 1024, 1024), np.uint8)
+        return small
+
+    monkeypatch.setattr(mapped.np, "memmap", lambda *_, **__: type("Flushed", (), {"flush": lambda self: None})())
+    episodes = mapped.map_episodes("huge", {}, build)
+    assert episodes.observations.shape == (rows, 1024, 1024)
+    episodes.observations[-1, 0, 0] = 3
+    assert int(episodes.observations[-1].sum()) == 3
+
+
+def test_the_sources_own_faults_are_not_the_copys(root: Path) -> None:
+    def build(allocate: mapped.Allocate) -> Episodes:
+        raise FileNotFoundError("the source's own file")
+
+    with pytest.raises(FileNotFoundError, match="the source's own file"):
+        mapped.map_episodes("toy", {}, build)
+    assert copies(root) == []
 
 
 def test_only_the_pages_that_are_touched_take_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

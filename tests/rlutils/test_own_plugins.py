@@ -31,7 +31,7 @@ def config(ident: str) -> dict[str, Any]:
 
 def test_without_it_the_distribution_is_named_before_any_data_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLALGO_PLUGINS", "")
-    told = r"algo\.state_encoder: no encoder called 'cnn' here; it comes with: pip install rlalgo-cnn\."
+    told = r"algo\.state_encoder: no encoder called 'cnn' here; pip install rlalgo-cnn "
     with pytest.raises(ConfigError, match=told):
         rlutils.train(config("toy/there-is-none-v0"))
 

@@ -52,10 +52,12 @@ def test_the_small_setting_is_laid_over_the_papers() -> None:
 
 
 def test_a_file_laid_over_replaces_lists_and_joins_mappings(tmp_path: Path) -> None:
-    (tmp_path / "over.yaml").write_text("a: {b: 2, d: {e: 5}}\nl: [3]\n")
-    before = {"a": {"b": 1, "c": 1, "d": 4}, "l": [1, 2], "z": 0}
+    """A mapping with a name is another thing, which keeps no options of the one before."""
+    (tmp_path / "over.yaml").write_text("a: {b: 2, d: {e: 5}}\nl: [3]\nsource: {name: new, path: p}\nx.y: 7\n")
+    before = {"a": {"b": 1, "c": 1}, "l": [1, 2], "z": 0, "source": {"name": "old", "id": "i"}, "x": {"w": 6}}
     assert override(before, [str(tmp_path / "over.yaml"), "z=9"]) == {
-        "a": {"b": 2, "c": 1, "d": {"e": 5}}, "l": [3], "z": 9,
+        "a": {"b": 2, "c": 1, "d": {"e": 5}}, "l": [3], "z": 9, "source": {"name": "new", "path": "p"},
+        "x": {"w": 6, "y": 7},
     }  # fmt: skip
     assert before["l"] == [1, 2]
     with pytest.raises(ConfigError, match=r"missing\.yaml: there is no such file"):

@@ -28,7 +28,8 @@ from rlutils import train
 from rlutils.app import catalogue, read_settings
 from rlutils.cli import app
 from rlutils.files import read_yaml, write_yaml
-from rlutils.suite import Suite, matches, read_plan, read_suite, texts_of
+from rlutils.settings import texts_of
+from rlutils.suite import Suite, matches, read_plan, read_suite
 from rlutils.sweep import sweep
 from rlutils.sweep_view import View, progress
 from tests.rlutils.runs import PLUGIN, command, equal, state, toy_config, weights

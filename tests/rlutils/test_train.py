@@ -143,8 +143,23 @@ def test_a_resumed_run_can_be_made_longer_but_not_another_one(finished: Path, tm
     assert run.step == 60
     longer = rlutils.resume(tmp_path / "run", ["trainer.steps=80"], plugins=[PLUGIN])
     assert longer.step == 80
-    with pytest.raises(ConfigError, match=r"algo\.lr=1.*keeps its algo"):
-        rlutils.resume(tmp_path / "run", ["algo.lr=1"], plugins=[PLUGIN])
+    (tmp_path / "over.yaml").write_text("algo: {lr: 1}\n")
+    for override in ("algo.lr=1", str(tmp_path / "over.yaml")):
+        with pytest.raises(ConfigError, match=r"algo: a resumed run keeps its algo"):
+            rlutils.resume(tmp_path / "run", [override], plugins=[PLUGIN])
+    (tmp_path / "seed.yaml").write_text("trainer: {steps: 90}\n")
+    assert rlutils.resume(tmp_path / "run", [str(tmp_path / "seed.yaml")], plugins=[PLUGIN]).step == 90
+
+
+def test_a_run_does_not_go_on_with_data_of_another_kind(tmp_path: Path) -> None:
+    run = rlutils.train(toy_config("bc"), out=tmp_path / "run")
+    for name in ("algo.yaml",):
+        path = run.folder / "checkpoints" / "last" / name
+        facts = read_yaml(path)
+        facts["spec"]["frame_stack"] = 2
+        write_yaml(path, facts)
+    with pytest.raises(CheckpointError, match=r"learnt with the frame_stack 2, and .* has 1 now; train anew"):
+        rlutils.resume(run.folder, ["trainer.steps=80"], plugins=[PLUGIN])
 
 
 def test_evaluating_more_often_does_not_change_the_weights(finished: Path, tmp_path: Path) -> None:

@@ -79,22 +79,26 @@ class DQNReplay:
         if mapped is None:
             parts = self._parts()
             mapped = worthwhile(None, sum(len(part.steps) for part in parts) * int(np.prod(parts[0].source.frame)))
-        if not mapped:
-            return self._read(parts or self._parts(), np.empty)
-        episodes = map_episodes(self.label, self._key(), lambda allocate: self._read(parts or self._parts(), allocate))
-        return replace(episodes, spec=replace(episodes.spec, frame_stack=self.config.frame_stack))
+        if mapped:
+            read = functools.partial(self._read, parts)
+            episodes = map_episodes(self.label, self._key(), read)
+            episodes = replace(episodes, spec=replace(episodes.spec, frame_stack=self.config.frame_stack))
+        else:
+            episodes = self._read(parts, np.empty)
+        return replace(episodes, rewards=episodes.rewards.sign()) if self.config.clip_rewards else episodes
 
     def _key(self) -> dict[str, Any]:
-        """What the episodes depend on. Not frame_stack: what is stacked is not stored."""
+        """What a copy depends on: not frame_stack, since what is stacked is not stored, nor clip_rewards."""
         folder = self.config.path.expanduser()
         chosen = self.config.checkpoints or numbers(folder, self.label)
         return {
-            **{name: getattr(self.config, name) for name in ("game", "steps", "clip_rewards", "actions")},
+            **{name: getattr(self.config, name) for name in ("game", "steps", "actions")},
             "files": [fingerprint(folder / FILES["observation"].format(number)) for number in chosen],
         }
 
-    def _read(self, parts: list[Part], allocate: Allocate) -> Episodes:
-        """The episodes of the parts, with their frames in the array that `allocate` makes, filled block by block."""
+    def _read(self, parts: list[Part] | None, allocate: Allocate) -> Episodes:
+        """The episodes with rewards as stored, their frames in the array that `allocate` makes, block by block."""
+        parts = parts or self._parts()
         actions, rewards, terminals, number, last, headless = joined(parts)  # (N,) each
         ended = np.flatnonzero(last)  # (E,) the last step of each episode
         starts = np.concatenate([[0], ended + 1])  # (E+1,)
@@ -109,7 +113,7 @@ class DQNReplay:
         return Episodes(
             observations=torch.from_numpy(observations),
             actions=torch.from_numpy(actions),
-            rewards=torch.from_numpy(np.sign(rewards) if self.config.clip_rewards else rewards),
+            rewards=torch.from_numpy(rewards),
             terminations=torch.from_numpy(terminations),
             truncations=torch.from_numpy(last & ~terminations),
             starts=torch.from_numpy(starts),

@@ -29,6 +29,8 @@ _ENV_OPTIONS = {
     "max_frames": "max_num_frames_per_episode",
 }
 """Option here -> argument of the ALE's environment; the other options are arguments of AtariPreprocessing."""
+_OF_THE_GAME = ("game", "mode", "difficulty")
+"""Arguments that another game does not share."""
 _REWARD_WRAPPERS = ("ClipReward", "NormalizeReward", "TransformReward")
 
 
@@ -59,13 +61,13 @@ class Atari:
         """n environments whose frames and actions are as in the data.
 
         Args:
-            spec: what the data is made of; its `preprocess` counts where the data is of the same game and was
-                recorded through AtariPreprocessing.
+            spec: what the data is made of; its `preprocess` counts where the data was recorded through
+                AtariPreprocessing.
             n: how many.
             render_mode: `rgb_array` for the game's own screen.
 
         Raises:
-            EnvironmentFault: there is no such game, or it does not fit the data.
+            EnvironmentFault: there is no such game, it does not fit the data, or the data was prepared otherwise.
         """
         options = asdict(self.config)
         given = options.pop("id")
@@ -75,9 +77,17 @@ class Atari:
                 "the data does not say which game it comes from: set `env: {name: atari, id: Breakout}`, "
                 "or do without evaluation (evaluation.episodes: 0)"
             )
-        record = spec.preprocess if name == spec.env_id else {}
+        record = dict(spec.preprocess)
         if not any(map(_prepares, record.get("env_wrappers", ()))):
+            if "images" in record:
+                raise EnvironmentFault(
+                    "the data was not recorded through AtariPreprocessing, and its images were prepared by the source: "
+                    "leave `env` out (or set `env: {name: gym}`), which plays the game as it was recorded"
+                )
             record = preprocessing(spec.observation_space.shape or ())
+        elif name != spec.env_id:  # another game, recorded alike
+            kwargs = record.get("env_kwargs", {})
+            record["env_kwargs"] = {key: value for key, value in kwargs.items() if key not in _OF_THE_GAME}
         record = _for_evaluation(record, {key: value for key, value in options.items() if value is not None})
         return GymEnv(GymEnv.Config(name)).make(replace(spec, env_id=name, preprocess=record), n, render_mode)
 
@@ -150,7 +160,7 @@ def _for_evaluation(record: Mapping[str, Any], options: Mapping[str, Any]) -> di
     for wrapper in record["env_wrappers"]:
         if _prepares(wrapper):
             kwargs = {**wrapper["kwargs"], **inner, "terminal_on_life_loss": False}
-            if isinstance(kwargs["screen_size"], list):  # YAML has no tuples, and Gymnasium wants one
+            if isinstance(kwargs.get("screen_size"), list):  # YAML has no tuples, and Gymnasium wants one
                 kwargs["screen_size"] = tuple(kwargs["screen_size"])
             wrappers.append({**wrapper, "kwargs": kwargs})
         elif _class_name(wrapper) not in _REWARD_WRAPPERS:

@@ -122,8 +122,14 @@ def test_the_datas_own_record_counts_unless_it_is_overridden() -> None:
     assert how(one(own, id=None)) == (0.0, 30, 3, 5000)
     assert how(one(own, id=None, sticky=0.5, frame_skip=2)) == (0.5, 30, 2, 5000)
     assert how(one(own, noop_max=0, max_frames=99)) == (0.0, 0, 3, 99)
-    another = replace(own, env_id="ALE/Pong-v5")
-    assert how(one(another)) == (0.25, 0, 4, 108_000), "another game's record does not count"
+    another = replace(
+        own, env_id="ALE/Pong-v5", preprocess={**recorded, "env_kwargs": {"game": "pong", "frameskip": 1}}
+    )
+    assert how(one(another))[1:3] == (30, 3), "another game is played as this one was recorded"
+    assert one(another).unwrapped.spec.id == "ALE/Breakout-v5"
+    prepared = replace(own, preprocess={"images": {"channels_last": True, "gray": True, "size": [84, 84]}})
+    with pytest.raises(EnvironmentFault, match=r"prepared by the source: leave `env` out"):
+        one(prepared)
     bare = replace(own, preprocess={"env_kwargs": {"frameskip": 4}, "env_module": "ale_py"})
     assert how(one(bare)) == (0.25, 0, 4, 108_000), "nor one without the usual preprocessing"
     assert recorded == preprocessing(sticky=0.0, noop_max=30, frame_skip=3, max_frames=5000), "it stays as it was"

@@ -379,7 +379,7 @@ def test_options_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_readmes_configuration_is_valid() -> None:
     text = (Path(__file__).parents[1] / "README.md").read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
-    config = yaml.safe_load(block.replace("cnn}", "linear}"))  # cnn is another distribution's
+    config = yaml.safe_load(block) | {"algo": {"name": "bc"}}  # the rest is laid below
     found, _ = read_settings(config, plugins=("rlalgo_atari",))
     assert isinstance(found.source.config, DQNReplay.Config)
     assert found.env.name == "atari"
