@@ -104,9 +104,11 @@ def _convert(label: str, folder: Path, load: Callable[[Allocate], Episodes]) -> 
     arrays: list[np.memmap] = []
 
     def allocate(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        path = temporary / "observations.bin"
+        path, size = temporary / "observations.bin", int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if not size:
+            return np.empty(shape, dtype)  # no episodes, which `load` will refuse
         with _writing(label, folder):
-            _reserve(path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            _reserve(path, size)
             arrays.append(np.memmap(path, dtype, "r+", shape=shape))
         return arrays[-1]
 

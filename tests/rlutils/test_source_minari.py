@@ -320,13 +320,15 @@ def test_bad_data_is_refused_and_placed(root: Path, name: str) -> None:
         load()
 
 
-def test_no_episodes_at_all(root: Path) -> None:
+@pytest.mark.parametrize("mapped", [False, True])
+def test_no_episodes_at_all(root: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLALGO_CACHE", str(root / "cache"))
     write_dataset(root)
     with edit(root) as file:
         file.clear()
     edit_metadata(root, total_episodes=0, total_steps=0)
     with pytest.raises(DataError, match="minari:toy/line-v0: holds no episodes"):
-        load()
+        load(memory_map=mapped)
 
 
 @pytest.mark.parametrize(
