@@ -244,7 +244,7 @@ class Run:
                 "episodes": len(self.episodes),
                 "held_out": [] if self.held_out is None else self.held_out.info["episode"].tolist(),
                 "steps": self.episodes.steps,
-                "returns": self.episodes.returns().tolist(),
+                "returns": self.episodes.info.get("unclipped_return", self.episodes.returns()).tolist(),
                 "lengths": self.episodes.lengths().tolist(),
                 "ref_scores": self.spec.ref_scores,
                 "env_id": self.spec.env_id,

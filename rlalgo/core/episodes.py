@@ -230,6 +230,11 @@ class Episodes:
         rewards[self.starts[1:] - 1] = self.returns().to(rewards)
         return replace(self, rewards=rewards)
 
+    def clipped(self) -> Episodes:
+        """The sign of each reward, as is usual for Atari; `info["unclipped_return"]` keeps what they came to."""
+        info = {"unclipped_return": self.returns(), **self.info}
+        return replace(self, rewards=self.rewards.sign(), info=info)
+
     def concat(self, other: Episodes) -> Episodes:
         """These episodes, then those of `other`, with this spec; facts that only one has are dropped."""
 

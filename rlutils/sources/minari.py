@@ -67,7 +67,7 @@ class MinariSource:
         metadata = read_metadata(config.id)
         space, images = self._prepared(metadata.observation_space)
         episodes = self._load(metadata, space, images)
-        return replace(episodes, rewards=episodes.rewards.sign()) if config.clip_rewards else episodes
+        return episodes.clipped() if config.clip_rewards else episodes
 
     def _load(self, metadata: Metadata, space: spaces.Box, images: Images | None) -> Episodes:
         """The episodes with rewards as recorded, read or mapped."""

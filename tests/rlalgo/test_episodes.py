@@ -395,3 +395,13 @@ SEEN = spaces.Box(-1, 1, (2,))
 def test_spec_refuses_what_no_algorithm_can_use(arguments: tuple, words: str) -> None:
     with pytest.raises(DataError, match=words):
         DataSpec(*arguments)
+
+
+def test_clipped_rewards_are_signs_and_their_sums_are_kept() -> None:
+    episodes = make_episodes("box", (4, 3))
+    rewards = torch.tensor([-2.5, 0.0, 7.0, 0.25, 1.0, -1.0, 0.0])
+    clipped = replace(episodes, rewards=rewards).clipped()
+    assert clipped.rewards.tolist() == [-1, 0, 1, 1, 1, -1, 0]
+    assert clipped.info["unclipped_return"].tolist() == [4.75, 0.0]
+    assert clipped.clipped().info["unclipped_return"].tolist() == [4.75, 0.0]
+    assert clipped.select(torch.tensor([1])).info["unclipped_return"].tolist() == [0.0]

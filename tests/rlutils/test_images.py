@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
+import rlutils
 from rlalgo.core.episodes import Episodes
 from rlalgo.errors import DataError
 from rlutils.envs import GymEnv
@@ -131,6 +133,17 @@ def test_rewards_are_clipped_for_training_alone(root: Path) -> None:
     record(root, "Colours")
     data = load("toy/colours-v0", clip_rewards=True)
     assert data.rewards.tolist() == [1.0] * 10
+    config = {
+        "source": {"name": "minari", "id": "toy/colours-v0", "clip_rewards": True, "gray": True},
+        "algo": {"name": "bc", "width": 4},
+        "trainer": {"name": "offline", "steps": 1},
+        "evaluation": {"episodes": 1},
+        "callbacks": [],
+    }
+    run = rlutils.train(config, out=root / "run")
+    assert json.loads((run.folder / "data.json").read_text())["returns"] == [15.0, 15.0]  # as what is played
+    assert run.last_result is not None
+    assert run.last_result.policies[0].returns == [15.0]
     (env,) = GymEnv(GymEnv.Config()).make(data.spec, 1)
     env.reset(seed=0)
     assert env.step(0)[1] == 3.0

@@ -85,7 +85,7 @@ class DQNReplay:
             episodes = replace(episodes, spec=replace(episodes.spec, frame_stack=self.config.frame_stack))
         else:
             episodes = self._read(parts, np.empty)
-        return replace(episodes, rewards=episodes.rewards.sign()) if self.config.clip_rewards else episodes
+        return episodes.clipped() if self.config.clip_rewards else episodes
 
     def _key(self) -> dict[str, Any]:
         """What a copy depends on: not frame_stack, since what is stacked is not stored, nor clip_rewards."""
