@@ -12,10 +12,10 @@ quickstart: .venv/.installed  ## make a dataset, train on it, evaluate, plot
 	$(BIN)/rlalgo report $(RUN)
 
 test: .venv/.dev lint  ## the default tests, with ruff and mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: .venv/.dev  ## minutes: learning results and whole commands
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -n auto -m slow --timeout 1800
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
