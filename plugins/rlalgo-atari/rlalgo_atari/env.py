@@ -54,6 +54,10 @@ class Atari:
         max_frames: Count | None = None
         """Frames after which an episode is cut; null: as the record says, else 108000."""
 
+        def __post_init__(self) -> None:
+            if self.id is not None:  # in full, so that a run knows whether it plays the data's own game
+                object.__setattr__(self, "id", env_id(self.id))
+
     def __init__(self, config: Config) -> None:
         self.config = config
 
@@ -70,8 +74,7 @@ class Atari:
             EnvironmentFault: there is no such game, it does not fit the data, or the data was prepared otherwise.
         """
         options = asdict(self.config)
-        given = options.pop("id")
-        name = spec.env_id if given is None else env_id(given)
+        name = options.pop("id") or spec.env_id
         if name is None:
             raise EnvironmentFault(
                 "the data does not say which game it comes from: set `env: {name: atari, id: Breakout}`, "

@@ -255,3 +255,9 @@ def test_a_run_by_name_from_files_to_evaluation(tmp_path: Path) -> None:
     assert rlutils.load(run.folder, plugins=("rlalgo_atari",)).spec.frame_stack == 4
     result = rlutils.evaluate(run.folder, plugins=("rlalgo_atari",))
     assert result.policies[0].lengths == [20], "80 frames, of which each step takes 4"
+
+
+def test_a_games_name_is_its_full_id() -> None:
+    assert Atari.Config("Breakout") == Atari.Config("ALE/Breakout-v5")
+    assert Atari.Config("BreakoutNoFrameskip-v4").id == "BreakoutNoFrameskip-v4"
+    assert Atari.Config().id is None
