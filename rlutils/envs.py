@@ -161,7 +161,7 @@ class Prepared(gymnasium.ObservationWrapper):
         if self.flat:
             observation = gymnasium_utils.flatten(self.original, observation)
         if self.images is not None:
-            return self.images(np.asarray(observation)[None])[0]
+            observation = self.images(np.asarray(observation)[None])[0]
         return np.array(observation, self.observation_space.dtype)
 
 

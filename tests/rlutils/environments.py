@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.rlutils.runs import ROOT
+
 PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
 
 

@@ -15,6 +15,8 @@ from rlutils.checkpoint import find, load_trainer_state
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = str(Path(__file__).parent / "toy_plugin.py")
+OURS = ("rlalgo_cnn", "rlalgo_atari")
+"""What this repository offers besides the core."""
 
 
 def toy_config(algo: str = "dt", **changes: Any) -> dict[str, Any]:

@@ -17,17 +17,15 @@ from rlutils.app import BUILTINS, catalogue, read_settings
 from rlutils.collect import CollectSettings
 from rlutils.files import dump_yaml, parse_yaml, read_yaml
 from rlutils.settings import Settings, override
-from tests.rlutils.runs import toy_config
+from tests.rlutils.runs import OURS, toy_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TRAINING = sorted(p for p in CONFIGS.rglob("*.yaml") if not {"collect", "suites", "overrides"} & set(p.parts))
-PLUGINS = ("rlalgo_cnn", "rlalgo_atari")
-"""What this repository offers besides."""
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_shipped_configurations_are_valid_and_fit_the_schema(path: Path) -> None:
-    settings, known = read_settings(path, plugins=PLUGINS)
+    settings, known = read_settings(path, plugins=OURS)
     jsonschema.validate(read_yaml(path), schema(Settings, known))
     # What is written into a run folder is the same configuration again, and fits the schema too.
     resolved = parse_yaml(dump_yaml(to_mapping(settings)))
@@ -40,10 +38,9 @@ def test_shipped_configurations_are_valid_and_fit_the_schema(path: Path) -> None
 
 
 def test_the_small_setting_is_laid_over_the_papers() -> None:
-    paper = read_settings(CONFIGS / "dt_atari.yaml", plugins=PLUGINS)[0]
-    small = read_settings(CONFIGS / "dt_atari.yaml", [str(CONFIGS / "overrides/atari_small.yaml"), "seed=3"], PLUGINS)[
-        0
-    ]
+    paper = read_settings(CONFIGS / "dt_atari.yaml", plugins=OURS)[0]
+    over = str(CONFIGS / "overrides/atari_small.yaml")
+    small = read_settings(CONFIGS / "dt_atari.yaml", [over, "seed=3"], OURS)[0]
     assert (paper.algo.config.context, small.algo.config.context) == (30, 10)
     assert (small.trainer.config.steps, small.trainer.config.batch_size, small.seed) == (3_000, 32, 3)
     assert small.algo.config.state_encoder == paper.algo.config.state_encoder
@@ -74,7 +71,7 @@ def test_shipped_collections_are_valid_and_fit_their_schema(path: Path) -> None:
 @pytest.mark.parametrize(("cls", "name"), [(Settings, "schema.json"), (CollectSettings, "collect/schema.json")])
 def test_the_shipped_schemas_are_up_to_date(cls: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLALGO_PLUGINS", "")  # only what this repository itself offers
-    known = core_plugins.catalogue(PLUGINS, builtins=BUILTINS)
+    known = core_plugins.catalogue(OURS, builtins=BUILTINS)
     assert read_yaml(CONFIGS / name) == parse_yaml(dump_yaml(schema(cls, known))), "run `make schema`"
 
 

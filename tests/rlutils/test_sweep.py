@@ -32,11 +32,9 @@ from rlutils.settings import texts_of
 from rlutils.suite import Suite, matches, read_plan, read_suite
 from rlutils.sweep import sweep
 from rlutils.sweep_view import View, progress
-from tests.rlutils.runs import PLUGIN, command, equal, state, toy_config, weights
+from tests.rlutils.runs import OURS, PLUGIN, command, equal, state, toy_config, weights
 
 SUITES = Path(__file__).parents[2] / "configs" / "suites"
-PLUGINS = ("rlalgo_cnn", "rlalgo_atari")
-"""What this repository offers besides."""
 
 FAKE = """
 import fcntl, json, os, pathlib, sys
@@ -388,13 +386,13 @@ def test_the_table_counts_and_tells_how_far_runs_are(tmp_path: Path) -> None:
 
 
 def test_the_shipped_schema_is_up_to_date() -> None:
-    made = json.loads(json.dumps(schema(Suite, catalogue(PLUGINS))))
+    made = json.loads(json.dumps(schema(Suite, catalogue(OURS))))
     assert json.loads((SUITES / "schema.json").read_text()) == made, "run `make schema`"
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_suites_are_valid_and_fit_their_schema(path: Path) -> None:
-    _, cells = read_suite(path, PLUGINS)
+    _, cells = read_suite(path, OURS)
     assert len({cell.name for cell in cells}) == len(cells) > 0
-    jsonschema.validate(read_yaml(path), schema(Suite, catalogue(PLUGINS)))
+    jsonschema.validate(read_yaml(path), schema(Suite, catalogue(OURS)))
     assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
