@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -470,7 +471,7 @@ def return_range(episodes: Episodes) -> float:
 
 def expectile_loss(u: Tensor, expectile: float) -> Tensor:
     """|expectile - 1(u < 0)| u^2, element by element (Kostrikov et al. 2021, equation 1)."""
-    return (expectile - (u < 0).float()).abs() * u.square()
+    return torch.where(u < 0, 1 - expectile, expectile) * u.square()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -490,13 +491,17 @@ def decay_groups(module: nn.Module) -> list[dict[str, Any]]:
     return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
 
 
-def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, final: float) -> LambdaLR:
-    """Linear warmup over `warmup` updates, then a cosine down to `final` x lr at `total` (1: constant)."""
+def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, final: float | Sequence[float]) -> LambdaLR:
+    """Linear warmup over `warmup` updates, then a cosine down to `final` x lr at `total` (1: constant).
 
-    def factor(step: int) -> float:
+    `final` is one for all of the optimiser's parameter groups, or one for each.
+    """
+
+    def factor(final: float, step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         progress = min((step - warmup) / max(total - warmup, 1), 1.0)
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return LambdaLR(optimizer, factor)
+    ends = final if isinstance(final, Sequence) else [final] * len(optimizer.param_groups)
+    return LambdaLR(optimizer, [functools.partial(factor, end) for end in ends])

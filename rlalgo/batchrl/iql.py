@@ -88,9 +88,9 @@ class IQL(BatchRLAlgo[TransitionBatch]):
         self.critics = Critics(*see(), spec.action_space.shape[0], 2, width, layers)
         self.value = nn.Sequential(trunk(*see(), width, layers), nn.Linear(width, 1), nn.Flatten(0))
         self.target_critics = Target(self.critics)
-        self.optimizers["actor"] = torch.optim.Adam(self.actor.parameters(), config.actor_lr, fused=True)
-        critic = [*self.critics.parameters(), *self.value.parameters()]
-        self.optimizers["critic"] = torch.optim.Adam(critic, config.critic_lr, fused=True)
+        values = [*self.critics.parameters(), *self.value.parameters()]
+        actor: dict[str, Any] = {"params": self.actor.parameters(), "lr": config.actor_lr}
+        self.optimizers["model"] = torch.optim.Adam([actor, {"params": values}], config.critic_lr, fused=True)
         self.reward_scale: Tensor
         self.register_buffer("reward_scale", torch.tensor(config.reward_scale or 1.0))
 
@@ -99,7 +99,7 @@ class IQL(BatchRLAlgo[TransitionBatch]):
             self.normalizer.fit(episodes)
         if self.config.reward_scale is None:
             self.reward_scale.fill_(1000 / return_range(episodes))
-        self.schedulers["actor"] = warmup_cosine(self.optimizers["actor"], 0, total_steps, 0.0)
+        self.schedulers["model"] = warmup_cosine(self.optimizers["model"], 0, total_steps, [0.0, 1.0])
 
     def dataset(self, episodes: Episodes) -> Transitions:
         return Transitions(episodes)
@@ -120,12 +120,10 @@ class IQL(BatchRLAlgo[TransitionBatch]):
         value_loss = expectile_loss(best - v, config.expectile).mean()
         q = self.critics(states, actions)  # (2, B)
         critic_loss = (q - target).square().mean(1).sum()
-        self.minimise("critic", value_loss + critic_loss)  # they share no weights
 
         weight = (config.beta * (best - v.detach())).exp().clamp(max=config.max_weight)  # (B,)
-        log_prob = -self.actor.head.loss(self.actor(states), batch.actions)  # (B,)
-        actor_loss = -(weight * log_prob).mean()
-        self.minimise("actor", actor_loss)
+        actor_loss = (weight * self.actor.head.loss(self.actor(states), batch.actions)).mean()  # of -log density
+        self.minimise("model", value_loss + critic_loss + actor_loss)  # they share no weights: one pass does for all
         self.target_critics.follow(config.tau)
         return {
             "value/loss": value_loss.detach(),

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from rlalgo.batchrl.discrete_iql import DiscreteIQL
-from tests.rlalgo.discrete import GAMMA, check_follows_slowly, everything, make, normal, three_ends, values
+from tests.rlalgo.discrete import (
+    GAMMA,
+    check_follows_slowly,
+    everything,
+    follows_gradient,
+    make,
+    normal,
+    three_ends,
+    values,
+)
 
 
 def by_hand(algo: DiscreteIQL, batch, expectile: float, beta: float, max_weight: float) -> dict[str, float]:
@@ -56,14 +65,21 @@ def test_the_smaller_of_two_target_critics_counts() -> None:
 
 
 def test_each_loss_trains_its_own_network_and_the_target_follows() -> None:
-    algo = make(DiscreteIQL, three_ends(), tau=0.1)
+    algo = make(DiscreteIQL, three_ends(), tau=0.1, actor_lr=1e-3, critic_lr=2e-3)
     batch = everything(algo, three_ends())
-    names = {id(p): name for name, p in algo.named_parameters()}
-    trained = {
-        key: {names[id(p)].split(".")[0] for group in optimizer.param_groups for p in group["params"]}
-        for key, optimizer in algo.optimizers.items()
-    }
-    assert trained == {"actor": {"actor"}, "critic": {"critics", "value"}}
+    actor, rest = algo.optimizers["model"].param_groups
+    assert (actor["lr"], rest["lr"]) == (1e-3, 2e-3)
+    states, taken = normal(algo, batch.observations), batch.actions
+    rows = torch.arange(9)
+    best = algo.target_critics(states)[:, rows, taken].amin(0)
+    v, q = algo.value(states), algo.critics(states)[:, rows, taken]
+    after = algo.value(normal(algo, batch.next_observations))
+    target = (batch.rewards + GAMMA * (1 - batch.terminals) * after).detach()
+    u, weight = best - v, (3 * (best - v)).exp().clamp(max=100).detach()
+    actor_loss = -(weight * algo.actor(states).log_softmax(-1)[rows, taken]).mean()
+    critic_loss = ((q - target) ** 2).mean(1).sum()
+    value_loss = (torch.where(u > 0, 0.7, 0.3) * u**2).mean()
+    follows_gradient(algo, batch, "model", actor_loss + critic_loss + value_loss)
     check_follows_slowly(algo, batch, algo.critics, algo.target_critics, 0.1)
 
 

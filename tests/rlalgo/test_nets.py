@@ -564,3 +564,15 @@ def test_schedule(warmup: int, total: int, final: float) -> None:
         optimizer.step()
         schedule.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(2.0 * final)
+
+
+def test_a_schedule_for_each_group() -> None:
+    groups = [{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)]
+    optimizer = torch.optim.SGD(groups, lr=2.0)
+    schedule = warmup_cosine(optimizer, 0, 8, [0.0, 1.0])
+    for step in range(9):
+        fading, constant = (group["lr"] for group in optimizer.param_groups)
+        assert fading == pytest.approx(1 + math.cos(math.pi * step / 8), abs=1e-12)
+        assert constant == 2.0
+        optimizer.step()
+        schedule.step()
