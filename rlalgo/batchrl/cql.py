@@ -1,9 +1,9 @@
 """CQL(H): conservative Q-learning on top of SAC (Kumar et al. 2020).
 
-    minimise  weight E_s [ log sum_a exp Q(s, a) - E_{a in data} Q(s, a) ] + E [ (Q(s, a) - target)^2 ] / 2
+    minimise  weight E_s [ log sum_a exp Q(s, a) - E_{a in data} Q(s, a) ] + E [ (Q(s, a) - target)^2 ]
 
-(equation 4). The sum over actions is estimated by importance sampling, from uniform actions and from the policy's at
-s and at s' (appendix F).
+(equation 4, with the squared error whole as in the authors' code; the paper halves it). The sum over actions is
+estimated by importance sampling, from uniform actions and from the policy's at s and at s' (appendix F).
 """
 
 from __future__ import annotations
@@ -65,24 +65,33 @@ class CQL(BatchRLAlgo[TransitionBatch]):
         samples: Count = 10
         """Actions drawn from each of the three proposals."""
         softmax_temperature: Positive = 1.0
-        """t in t log sum exp(Q / t): the authors' `temp`."""
+        """t in t log of the integral of exp(Q / t). (The authors' `temp` divides log densities too.)"""
         importance: bool = True
-        """Weight samples by their density (the authors' `min_q_version` 3); False is its version 2."""
+        """Weight samples by their density (the authors' `min_q_version` 3); False sums over them (version 2, which adds
+        the data's action to the sum)."""
         lagrange: Positive | None = None
         """What `weight` x gap is kept at by an adapted factor (equation 30, tau); None: no such factor. The gap is of
-        means over samples: for a threshold of the authors, who sum, subtract weight x log(3 samples)."""
+        means over samples: for a threshold of the authors, who sum, subtract weight x log(3 samples). (At temperature 1
+        and with `importance`.)"""
         lagrange_lr: Positive = 3e-4
         """Adam's learning rate for the adapted factor."""
         max_target: bool = False
         """Value s' by its best of `samples` actions (the authors' `max_q_backup`) instead of by one draw."""
         entropy_target: bool = False
-        """Subtract the entropy term from targets as SAC does; the authors leave it out (`deterministic_backup`)."""
+        """Subtract the entropy term from targets as SAC does; the authors leave it out (`deterministic_backup`), and so
+        does `max_target`, which excludes it."""
         clone_steps: Whole = 0
         """Updates at the start in which the actor clones the data (the authors' `policy_eval_start`)."""
         normalize: bool = True
         """Normalise vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
+
+        def __post_init__(self) -> None:
+            if self.max_target and self.entropy_target:
+                raise ValueError(
+                    "entropy_target is for targets of one draw, max_target takes the best: set one of them"
+                )
 
     @dataclass(frozen=True)
     class PolicyConfig:
@@ -166,14 +175,15 @@ class CQL(BatchRLAlgo[TransitionBatch]):
         factor = target.new_ones(()) if config.lagrange is None else self.log_factor.detach().exp().clamp(max=1e6)
         weight = config.weight * factor
         q = self.critics(states, actions)  # (2, B)
-        error = (q - target).square().mean(1).sum() / 2
+        error = (q - target).square().mean(1).sum()
         gap = -q.detach().mean(1)  # (2,) of log-sum-exp over the data's values
 
         def critic_losses() -> Iterator[Tensor]:
             yield error - weight * q.mean(1).sum()
             # On a CPU the activations of 32 states' samples stay in the core's cache, those of all do not.
-            for i in torch.arange(len(q[0])).split(32 if q.device.type == "cpu" else len(q[0])):
-                part = self.log_sum_exp(states[i], proposals[i], log_prob[i]).sum(1) / len(q[0])  # (2,)
+            size = 32 if q.device.type == "cpu" else len(states)
+            for some in zip(states.split(size), proposals.split(size), log_prob.split(size), strict=True):
+                part = self.log_sum_exp(*some).sum(1) / len(states)  # (2,)
                 gap.add_(part.detach())
                 yield weight * part.sum()
 

@@ -30,7 +30,6 @@ from rlalgo.nets import (
     Target,
     bounded_box,
     trunk,
-    warmup_cosine,
 )
 from rlalgo.registry import Choice, Kind
 
@@ -50,8 +49,6 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
         """Adam's learning rate for the actor."""
         critic_lr: Positive = 3e-4
         """Adam's learning rate for the critics."""
-        final_lr: Fraction = 1.0
-        """Share of actor_lr that a cosine reaches at the last update; 1 keeps it constant, as the paper does."""
         gamma: Fraction = 0.99
         """Discount of the next step's value."""
         tau: Fraction = 0.005
@@ -88,11 +85,8 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
         self.register_buffer("actor_metrics", torch.zeros(2))
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
-        config = self.config
-        if config.normalize:
+        if self.config.normalize:
             self.normalizer.fit(episodes)
-        updates = total_steps // config.actor_every
-        self.schedulers["actor"] = warmup_cosine(self.optimizers["actor"], 0, updates, config.final_lr)
 
     def dataset(self, episodes: Episodes) -> Transitions:
         return Transitions(episodes)
