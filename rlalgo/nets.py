@@ -22,12 +22,12 @@ from rlalgo.core.episodes import Episodes, stack_frames
 from rlalgo.core.policy import FrameStack, Policy
 
 
-def mlp(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers of these sizes with ReLU (and dropout) between them; none after the last."""
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers of these sizes with ReLU between them; none after the last."""
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         if i:
-            layers += [nn.ReLU(), nn.Dropout(dropout)] if dropout else [nn.ReLU()]
+            layers.append(nn.ReLU())
         layers.append(nn.Linear(a, b))
     return nn.Sequential(*layers)
 
@@ -47,7 +47,8 @@ def trunk(
 class Normalizer(nn.Module):
     """(x - mean) / (std + 1e-6) with the statistics of the data, kept as buffers (DT authors' gym code).
 
-    The identity until `fit`, and for integer observations (images), which encoders scale themselves.
+    The identity until `fit`, and for integer observations (images), which encoders scale themselves. What never varies
+    in the data is centred only: divided by 1e-6, the first observation that differs would drown all others.
     """
 
     mean: Tensor
@@ -70,7 +71,8 @@ class Normalizer(nn.Module):
         mean = total / len(rows)
         for part in rows.split(65536):
             square += (episodes.observations[part].cpu().double() - mean).square().sum(0)
-        std = (square / len(rows)).sqrt() + 1e-6
+        std = (square / len(rows)).sqrt()
+        std = std.masked_fill(std <= 1e-6 * mean.abs().clamp(min=1), 1) + 1e-6
         for mine, found in ((self.mean, mean), (self.std, std)):
             mine.copy_(found if k == 1 else stack_frames(found.expand(k, *shape), shape))
 
@@ -461,12 +463,6 @@ class Counter(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         self.count = int(state)
-
-
-def return_range(episodes: Episodes) -> float:
-    """Best minus worst return of the data; 1 where all are equal."""
-    returns = episodes.returns()
-    return float(returns.max() - returns.min()) or 1.0
 
 
 def expectile_loss(u: Tensor, expectile: float) -> Tensor:

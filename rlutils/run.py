@@ -25,7 +25,7 @@ from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.core.policy import Policy
 from rlalgo.core.rollout import distinct, rollout
-from rlalgo.errors import ConfigError
+from rlalgo.errors import CheckpointError, ConfigError
 from rlalgo.registry import Catalogue
 from rlutils import checkpoint
 from rlutils.evaluate import EvalResult, Stopwatch, evaluate, forked_rng
@@ -141,10 +141,16 @@ class Run:
         path = checkpoint.find(self.folder, "last")
         state = checkpoint.load_trainer_state(path)
         checkpoint.load_weights(path, algo)
-        for name, item in algo.optimizers.items():
-            item.load_state_dict(state["optimizers"][name])
-        for name, scheduler in algo.schedulers.items():
-            scheduler.load_state_dict(state["schedulers"][name])
+        try:
+            for name, item in algo.optimizers.items():
+                item.load_state_dict(state["optimizers"][name])
+            for name, scheduler in algo.schedulers.items():
+                scheduler.load_state_dict(state["schedulers"][name])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: another version of {algo.name} wrote this, with optimisers or schedules that differ from the "
+                f"present ones ({error}); it can be evaluated and played, but not trained further: train it anew"
+            ) from error
         for choice, callback in zip(self.settings.callbacks, self.callbacks, strict=True):
             if choice.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][choice.name])

@@ -79,7 +79,7 @@ class OfflineTrainer(Trainer):
     def _next_rows(self, data: Any) -> Tensor:
         """(B,) the rows of the next batch."""
         B = self.config.batch_size
-        if self.position >= len(self.rows):
+        if self.position + B > len(self.rows):  # as many as there are but for another batch size on resuming
             self.rows = data.rows(B * self.config.block, self.generator)
             self.position = 0
         self.position += B

@@ -48,7 +48,7 @@ class AWAC(BatchRLAlgo[TransitionBatch]):
         lam: Positive = 1.0
         """lambda, the temperature of the advantage weights: the smaller, the greedier."""
         max_weight: Positive = 100.0
-        """Largest advantage weight."""
+        """Largest advantage weight. (The authors' option to normalise weights over the batch is left out.)"""
         samples: Count = 1
         """Draws of the policy that estimate the value of a state."""
         normalize: bool = True

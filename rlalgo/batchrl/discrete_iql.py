@@ -57,7 +57,7 @@ class DiscreteIQL(BatchRLAlgo[TransitionBatch]):
         expectile: Fraction = 0.7
         """0.5 values what the data does on average; towards 1, the best of it."""
         beta: NonNegative = 3.0
-        """Inverse temperature of the advantage weights; 0 clones the data."""
+        """Inverse temperature of the advantage weights, in raw rewards, which iql scales; 0 clones the data."""
         max_weight: Positive = 100.0
         """Largest advantage weight."""
         dropout: Probability = 0.0
@@ -113,6 +113,7 @@ class DiscreteIQL(BatchRLAlgo[TransitionBatch]):
             after = self.value(self.normalizer(batch.next_observations))  # (B,)
             target = batch.rewards + config.gamma * (1 - batch.terminals) * after
 
+        # All three losses take V as it was, as in CORL; in the authors' code Q and the actor see it after its step.
         v = self.value(states)  # (B,)
         value_loss = expectile_loss(best - v, config.expectile).mean()
         q = self.critics(states).gather(2, taken).squeeze(2)  # (2, B)

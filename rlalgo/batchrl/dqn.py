@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rlalgo.config import Count, Fraction, Positive
-from rlalgo.core.algo import BatchRLAlgo, NoOptions
+from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import TransitionBatch, Transitions
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.core.policy import Policy
@@ -31,7 +31,6 @@ from rlalgo.registry import Choice, Kind
 class DQN(BatchRLAlgo[TransitionBatch]):
     name: ClassVar[str] = "dqn"
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Discrete,)
-    PolicyConfig: ClassVar[type] = NoOptions
 
     @dataclass(frozen=True)
     class Config:

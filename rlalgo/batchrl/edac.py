@@ -3,7 +3,8 @@
     target = r + gamma (min_i Q'_i(s', a') - temperature log pi(a' | s')),   a' ~ pi(s')
     Q: minimise  sum_i E [ (target - Q_i(s, a))^2 ] + eta / (N - 1) E [ sum_{i != j} cos(grad_a Q_i, grad_a Q_j) ]
 
-(algorithm 1, equation 2). SAC-N has eta = 0 and needs many more critics; EDAC makes them differ.
+(algorithm 1, equation 2). SAC-N has eta = 0 and needs many more critics; EDAC makes them differ. Weights start as
+nn.Linear's do; the authors start the critics' last layer near 0 and hidden biases at 0.1.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from rlalgo.nets import (
     Normalizer,
     Target,
     expectile_loss,
-    return_range,
     trunk,
     warmup_cosine,
 )
@@ -64,7 +63,8 @@ class IQL(BatchRLAlgo[TransitionBatch]):
         dropout: Probability = 0.0
         """After the actor's hidden layers (0.1 for Adroit in appendix B)."""
         reward_scale: Positive | None = None
-        """Factor on rewards; None takes 1000 / (best - worst return of the data), as the authors do for MuJoCo."""
+        """Factor on rewards; None takes 1000 / (best - worst return of the data), as the authors do for MuJoCo, and 1
+        where all returns are equal."""
         normalize: bool = True
         """Normalise vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
@@ -97,8 +97,10 @@ class IQL(BatchRLAlgo[TransitionBatch]):
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
         if self.config.normalize:
             self.normalizer.fit(episodes)
-        if self.config.reward_scale is None:
-            self.reward_scale.fill_(1000 / return_range(episodes))
+        returns = episodes.returns()
+        spread = returns.max() - returns.min()
+        if self.config.reward_scale is None and spread > 1e-6 * returns.abs().max():
+            self.reward_scale.fill_(1000 / float(spread))
         self.schedulers["model"] = warmup_cosine(self.optimizers["model"], 0, total_steps, [0.0, 1.0])
 
     def dataset(self, episodes: Episodes) -> Transitions:
@@ -116,6 +118,7 @@ class IQL(BatchRLAlgo[TransitionBatch]):
             after = self.value(self.normalizer(batch.next_observations))  # (B,)
             target = self.reward_scale * batch.rewards + config.gamma * (1 - batch.terminals) * after
 
+        # All three losses take V as it was, as in CORL; in the authors' code Q and the actor see it after its step.
         v = self.value(states)  # (B,)
         value_loss = expectile_loss(best - v, config.expectile).mean()
         q = self.critics(states, actions)  # (2, B)

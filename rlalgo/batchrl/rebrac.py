@@ -3,7 +3,8 @@
     Q:  minimise  E [ (r + gamma (min_i Q'_i(s', pi'(s')) - beta_c |pi'(s') - a'|^2) - Q_i(s, a))^2 ]
     pi: maximise  E [ lambda min_i Q_i(s, pi(s)) - beta_a |pi(s) - a|^2 ],   lambda = 1 / mean |Q(s, pi(s))|
 
-where a' is the action that the data takes after s' (equations 3 and 4).
+where a' is the action that the data takes after s' (equations 3 and 4). Weights start as nn.Linear's do; the authors
+start the last layers near 0 and hidden biases at 0.1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo.config import Count, Fraction, NonNegative, Positive
-from rlalgo.core.algo import BatchRLAlgo, NoOptions
+from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import Dataset, Transitions
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.core.policy import Policy
@@ -74,7 +75,6 @@ class Pairs(Dataset[PairBatch]):
 class ReBRAC(BatchRLAlgo[PairBatch]):
     name: ClassVar[str] = "rebrac"
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box,)
-    PolicyConfig: ClassVar[type] = NoOptions
 
     @dataclass(frozen=True)
     class Config:

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo.config import Count, Fraction, NonNegative, Positive
-from rlalgo.core.algo import BatchRLAlgo, NoOptions
+from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import TransitionBatch, Transitions
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.core.policy import Policy
@@ -37,7 +37,6 @@ from rlalgo.registry import Choice, Kind
 class TD3BC(BatchRLAlgo[TransitionBatch]):
     name: ClassVar[str] = "td3_bc"
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box,)
-    PolicyConfig: ClassVar[type] = NoOptions
 
     @dataclass(frozen=True)
     class Config:

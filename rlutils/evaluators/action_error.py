@@ -20,7 +20,7 @@ class ActionError:
     """How well the actions of held-out episodes are foretold: `error`, the lower the better.
 
     Of continuous actions the squared error over their variance, so that 0 is perfect and 1 no better than the mean
-    action; of discrete ones the share that is wrong.
+    action (over 1 where all are the same); of discrete ones the share that is wrong.
 
     A measure of imitation: it ranks what imitates (bc, dt). An algorithm that improves on its data departs from it, and
     is not the worse for that. The items are those that the algorithm would train on, which are the best episodes only
@@ -85,4 +85,5 @@ def error_of(pairs: Iterator[tuple[Tensor, Any]]) -> float:
         total, square = total + wanted.sum(0), square + wanted.square().sum(0)
     if not total.dim():
         return wrong / count
-    return wrong / max(float((square - total.square() / count).sum()), 1e-12)
+    variation = float((square - total.square() / count).sum())
+    return wrong / (variation if variation > 1e-12 * float(square.sum()) else count)

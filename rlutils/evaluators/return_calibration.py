@@ -94,8 +94,15 @@ def _swap(data: Dataset, rows: tuple[Tensor, ...]) -> Tensor:
     batches = (data.gather(part) for part in rows)
     firsts = torch.cat([torch.stack([b.returns_to_go[:, 0], b.timesteps[:, 0].float()]) for b in batches], 1)  # (2, n)
     order = firsts[1].argsort(stable=True)  # the draw's own order among equals
+    sizes = firsts[1][order].unique_consecutive(return_counts=True)[1]  # (T,) windows of each timestep
+    ends = sizes.cumsum(0)
+    starts = ends - sizes
+    mate = torch.arange(len(order), device=order.device) - 1  # the one before
+    mate[starts] = ends - 1  # of the same timestep, around
+    alone = starts[sizes == 1]
+    mate[alone] = torch.where(alone + 1 < len(order), alone + 1, alone - 1)
     other = torch.empty_like(firsts[0])
-    other[order] = firsts[0, order.roll(1)]
+    other[order] = firsts[0, order[mate]]
     return other - firsts[0]
 
 

@@ -16,6 +16,7 @@ import torch
 
 import rlutils
 from rlalgo import Controller
+from rlalgo.batchrl.bc import BC
 from rlalgo.errors import CheckpointError, ConfigError, DataError, TrainingError
 from rlutils.files import read_yaml, write_yaml
 from tests.rlutils.runs import PLUGIN, command, equal, state, toy_config, weights
@@ -149,6 +150,35 @@ def test_a_resumed_run_can_be_made_longer_but_not_another_one(finished: Path, tm
             rlutils.resume(tmp_path / "run", [override], plugins=[PLUGIN])
     (tmp_path / "seed.yaml").write_text("trainer: {steps: 90}\n")
     assert rlutils.resume(tmp_path / "run", [str(tmp_path / "seed.yaml")], plugins=[PLUGIN]).step == 90
+
+
+@pytest.mark.parametrize("what", ["optimizers", "schedulers", "groups"])
+def test_a_run_of_other_optimisers_does_not_go_on(what: str, tmp_path: Path) -> None:
+    rlutils.train(toy_config(), out=tmp_path / "run")
+    file = tmp_path / "run" / "checkpoints" / "last" / "trainer.pt"
+    content = torch.load(file, weights_only=True)
+    if what == "groups":
+        content["optimizers"]["model"]["param_groups"] *= 2
+    else:
+        content[what] = {"actor": content[what]["model"]}
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match=r"another version of dt wrote this.*train it anew"):
+        rlutils.resume(tmp_path / "run", ["trainer.steps=70"], plugins=[PLUGIN])
+    rlutils.load(tmp_path / "run")
+
+
+def test_a_resumed_run_may_take_other_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rlutils.train(toy_config("bc"), out=tmp_path / "run")
+    sizes: list[int] = []
+    update = BC.update
+
+    def counted(self: BC, batch: Any) -> Any:
+        sizes.append(len(batch.rewards))
+        return update(self, batch)
+
+    monkeypatch.setattr(BC, "update", counted)
+    rlutils.resume(tmp_path / "run", ["trainer.steps=200", "trainer.batch_size=24"], plugins=[PLUGIN])
+    assert sizes == [24] * 140
 
 
 def test_a_run_does_not_go_on_with_data_of_another_kind(tmp_path: Path) -> None:
