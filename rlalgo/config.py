@@ -219,6 +219,7 @@ def _faults(error: ValidationError, value: Any, hint: Any, path: str) -> list[st
             elif isinstance(got, Mapping) and part in got:
                 place, got = f"{place}.{part}", got[part]
         message = fault["msg"].removeprefix("Input ")
+        message = message.replace("a valid array", "a list").replace("an object", "a mapping")
         if fault["type"] in ("missing", "too_long"):  # of a tuple's items
             message = f"should be {_kind_of_value(hint)}"
         found.setdefault(place, (got, []))[1].append(message)
@@ -366,6 +367,8 @@ def _kind_of_value(hint: Any) -> str:
         return " or ".join(_kind_of_value(inner) for inner in arguments)
     if _tuple_item(hint) is not None:
         return f"list of {_kind_of_value(arguments[0])}"
+    if origin in (Mapping, dict):
+        return "mapping"
     if arguments:
         return f"{origin.__name__}[{', '.join(_kind_of_value(inner) for inner in arguments)}]"
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))

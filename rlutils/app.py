@@ -21,9 +21,9 @@ from rlalgo.errors import ConfigError, RlalgoError
 from rlalgo.registry import Catalogue
 from rlutils import checkpoint as checkpoints
 from rlutils.evaluate import EvalResult, forked_rng
-from rlutils.files import read_yaml, write_json
-from rlutils.run import Run, pick_device, seed_everything
-from rlutils.settings import Settings, load_mapping, override, to_settings
+from rlutils.files import read_yaml
+from rlutils.run import Run, pick_device, seed_everything, write_result
+from rlutils.settings import DEFAULTS, Settings, load_mapping, override, to_settings
 
 BUILTINS = ("rlutils.builtin",)
 
@@ -57,7 +57,7 @@ def read_settings(
     elif isinstance(config, Settings):
         config = to_mapping(config)
     assert isinstance(config, Mapping)
-    values = override(dict(config), overrides)
+    values = override(dict(config), overrides, DEFAULTS)
     named = values.get("plugins") or []
     if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
         raise ConfigError([f"plugins: expected a list of module names and files, got {named!r}"], where)
@@ -106,7 +106,8 @@ def resume(
 
     Args:
         folder: the run folder.
-        overrides: `trainer.steps=200000` and the like; what is learnt (algo, source, seed) cannot change.
+        overrides: `trainer.steps=200000` and the like, which the run's configuration has from then on; what is
+            learnt (algo, source, seed) cannot change.
         plugins: the modules and files that the run was trained with; they are never loaded by themselves.
         block: names of plugins to leave out.
     """
@@ -121,8 +122,8 @@ def resume(
     known = catalogue(plugins, block)
     checkpoints.refuse_missing(recorded, known, str(folder))
     settings, known = read_settings(values, overrides, plugins, block)
-    checkpoints.find(folder, "last")
-    return fit(settings, known, folder, resuming=True)
+    own = read_yaml(folder / "config.yaml").get("plugins") or ()
+    return fit(replace(settings, plugins=tuple(own)), known, folder, resuming=True)
 
 
 def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = (), device: str = "cpu") -> BatchRLAlgo:
@@ -161,18 +162,24 @@ def evaluate(
     values = _run_config(folder)
     values["plugins"] = []
     values["callbacks"] = []
+    values.pop("trainer", None)  # which is not needed here, nor whoever provided it
     found = checkpoints.find(folder, checkpoint)
     known = catalogue(plugins)
     algo, choice = checkpoints.load_algo(found, known)
-    values["algo"] = choice
     if policies is not None:
         values["evaluation"] = {**values.get("evaluation", {}), "policies": list(policies)}
-    settings, known = read_settings(values, overrides, plugins)
-    if (settings.holdout, settings.seed) != (values.get("holdout"), values.get("seed", 0)):
-        raise ConfigError(["holdout and seed say what the run was not trained on; they cannot be overridden"])
+    changed = override(values, overrides, DEFAULTS)
+    for key in ("algo", "holdout", "seed"):
+        if changed.get(key) != values.get(key):
+            raise ConfigError(
+                [f"{key}: says what was trained and on what, and cannot be overridden; train another run"]
+            )
+    settings, known = read_settings({**changed, "algo": choice}, (), plugins)
     episodes, held_out = _no_episodes(algo), None
     if settings.evaluation.evaluators:
-        episodes, held_out = hold_out(_load_episodes(settings)[0], settings.holdout, settings.seed)
+        episodes, label = _load_episodes(settings)
+        checkpoints.refuse_other_data(found, episodes.spec, label)
+        episodes, held_out = hold_out(episodes, settings.holdout, settings.seed)
     run = Run(folder, settings, known, episodes, resumed=False, held_out=held_out)
     try:
         step = int(read_yaml(found / "algo.yaml")["step"])
@@ -182,13 +189,8 @@ def evaluate(
     if result is None:
         raise ConfigError(["evaluation.episodes: 0 and no evaluators, so there is nothing to evaluate"])
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    values = {
-        **result.to_mapping(),
-        "source": "evaluate",
-        "checkpoint": found.resolve().name,
-        "which": checkpoint,
-    }
-    write_json(folder / "evaluations" / f"evaluate_{stamp}.json", values)
+    more = {"source": "evaluate", "checkpoint": found.resolve().name, "which": checkpoint}
+    write_result(folder / "evaluations" / f"evaluate_{stamp}.json", result, **more)
     return result
 
 
@@ -216,12 +218,16 @@ def fit(
     choice = settings.algo
     assert choice.entry is not None
     pick_device(settings.device)
+    if not resuming:
+        _refuse_taken(folder, replace)
     episodes, label = _load_episodes(settings)
     _refuse_misfit(settings, known, episodes, label)
     if resuming:
-        checkpoints.refuse_other_data(checkpoints.find(folder, "last"), episodes.spec, label)
-    else:
-        _claim(folder, replace)
+        last = checkpoints.find(folder, "last")
+        checkpoints.refuse_other_data(last, episodes.spec, label)
+        done, steps = int(read_yaml(last / "algo.yaml")["step"]), settings.trainer.config.steps
+        if steps < done:
+            raise ConfigError([f"trainer.steps: {steps}, but {folder} has made {done} updates already; give more"])
     episodes, held_out = hold_out(episodes, settings.holdout, settings.seed)
     seed_everything(settings.seed)
     if settings.threads:
@@ -231,14 +237,21 @@ def fit(
         algo = choice.entry.cls(episodes.spec, choice.config).to(run.device)
     except (TypeError, ValueError) as misfit:
         raise ConfigError([f"algo: {misfit}"]) from misfit
+    except RuntimeError as full:
+        if "allocate" not in str(full):
+            raise
+        first = str(full).splitlines()[0]
+        raise ConfigError([f"algo: {choice.name} does not fit into the memory ({first}); make it smaller"]) from full
     trainer = core_plugins.make("trainer", settings.trainer)
     _try_evaluation(run, algo)
-    if not resuming:
+    algo.prepare(episodes, trainer.config.steps)
+    algo.dataset(episodes)  # refuses what it cannot learn from
+    if not resuming:  # only now, when nothing is left to refuse: an old run is deleted here
+        _claim(folder, replace)
         run.write_beginning(command, label)
     error: BaseException | None = None
     try:
         with run.listening():
-            algo.prepare(episodes, trainer.config.steps)
             trainer.fit(algo, episodes, run)
     except BaseException as raised:
         error = raised
@@ -299,22 +312,27 @@ def _refuse_misfit(settings: Settings, known: Catalogue, episodes: Episodes, lab
     )  # fmt: skip
 
 
-def _claim(folder: Path, replace: bool) -> None:
-    """Makes the run folder; an existing run is only deleted when asked to, and other folders never."""
-    is_run = (folder / "config.yaml").exists()
+def _refuse_taken(folder: Path, replace: bool) -> None:
+    """An existing run is only deleted when asked to, and other files and folders never."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError([f"{folder} is a file, and a run needs a folder; choose another --out"])
     if folder.exists() and any(folder.iterdir()):
-        if not is_run:
+        if not (folder / "config.yaml").exists():
             raise ConfigError([f"{folder} exists, is not empty and is not a run; choose another --out"])
         if not replace:
             raise ConfigError(
                 [f"{folder} holds a run already; go on with --resume {folder}, start it anew with --replace, "
                  "or choose another --out"]
             )  # fmt: skip
+
+
+def _claim(folder: Path, replace: bool) -> None:
+    """Makes the run folder, anew where a run is to be replaced."""
+    _refuse_taken(folder, replace)  # once more: another process may have begun a run meanwhile
     try:
-        if is_run:
+        if (folder / "config.yaml").exists():
             shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError([f"{folder} cannot be written: {error.strerror}; choose another --out"]) from error
 

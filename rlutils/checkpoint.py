@@ -141,7 +141,8 @@ def refuse_other_data(path: Path, spec: DataSpec, label: str) -> None:
     for name in ("observation_space", "action_space", "frame_stack"):
         was, now = getattr(learnt, name), getattr(spec, name)
         if was != now:
-            raise CheckpointError(f"{path}: learnt with the {name} {was}, and {label} has {now} now; train anew")
+            message = f"{path}: learnt with the {name} {was}, and {label} has {now} now; train anew"
+            raise CheckpointError(f"{message}, or give data of that kind")
 
 
 def load_algo(path: Path, catalogue: Catalogue) -> tuple[BatchRLAlgo, Choice]:

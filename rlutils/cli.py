@@ -22,7 +22,9 @@ from rlalgo.hookspecs import CATALOGUE_HOOKS
 from rlalgo.plugins import PluginWarning
 from rlalgo.version import __version__
 from rlutils import app as application
+from rlutils.callbacks.best import NoBestWarning
 from rlutils.files import parse_yaml, write_json
+from rlutils.run import NotFiniteWarning
 from rlutils.settings import Settings
 
 app = typer.Typer(
@@ -119,7 +121,8 @@ def sweep(
     jobs = do_sweep(suite, only or (), processes, out_folder, replace, plugin or (), out)
     failed = [job for job in jobs if job.state == "failed"]
     for job in failed:
-        _say(f"{job.name} failed twice: {job.note}; all that it said: {job.log}")
+        twice = " twice" if job.tries > 1 else ""
+        _say(f"{job.name} failed{twice}: {job.note}; all that it said: {job.log}")
     out.print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished; rlalgo report {jobs[0].out}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
@@ -142,16 +145,20 @@ def evaluate(
     texts += [f"evaluation.seed={seed}"] if seed is not None else []
     policies = [{"target_return": target} for target in target_return] if target_return else None
     result = application.evaluate(run, checkpoint, policies, texts, plugin or ())
-    table = Table(box=None, padding=(0, 2, 0, 0), title=f"step {result.step:,}", title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    for column in ("episodes", "mean", "sd", "IQM", "95% of the mean", "score"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for policy in result.policies:
-        low, high = policy.interval
-        score = "" if policy.normalised is None else f"{policy.normalised:.1f}"
-        table.add_row(policy.label, str(len(policy.returns)), f"{policy.mean:,.1f}", f"{policy.sd:,.1f}",
-                      f"{policy.iqm:,.1f}", f"{low:,.0f} to {high:,.0f}", score)  # fmt: skip
-    out.print(table)
+    out.print(f"[italic]step {result.step:,}[/italic]")
+    if result.policies:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("policy", no_wrap=True)
+        for column in ("episodes", "mean", "sd", "IQM", "95% of the mean", "score"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for policy in result.policies:
+            low, high = policy.interval
+            one = len(policy.returns) == 1  # which says nothing about others
+            score = "" if policy.normalised is None else f"{policy.normalised:.1f}"
+            table.add_row(policy.label, str(len(policy.returns)), f"{policy.mean:,.1f}",
+                          "–" if one else f"{policy.sd:,.1f}", f"{policy.iqm:,.1f}",
+                          "–" if one else f"{low:,.0f} to {high:,.0f}", score)  # fmt: skip
+        out.print(table)
     for key, value in result.metrics.items():
         out.print(f"{key}: {value:.6g}")
 
@@ -165,7 +172,7 @@ def play(
     checkpoint: Checkpoint = "last",
     episodes: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
-    video: Annotated[Path | None, typer.Option(help="MP4 file to write.")] = None,
+    video: Annotated[Path | None, typer.Option(help="MP4 or GIF file to write.")] = None,
     plugin: Plugin = None,
 ) -> None:
     """Play a trained policy, and film it."""
@@ -349,10 +356,10 @@ def _say(text: str) -> None:
 
 
 def _show_warning(before: Any) -> Any:
-    """Warnings about plugins as one plain line; others as ever."""
+    """Our own warnings as one plain line; others as ever."""
 
     def show(message: Any, category: Any, *rest: Any, **options: Any) -> None:
-        if issubclass(category, PluginWarning):
+        if issubclass(category, PluginWarning | NoBestWarning | NotFiniteWarning):
             _say(f"warning: {message}")
         else:
             before(message, category, *rest, **options)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
 import torch
+from pydantic import BeforeValidator
 from scipy import stats
 
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.rollout import distinct, rollout
+
+Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that may be NaN, for which null stands in JSON."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class EvalResult:
 
     step: int
     policies: list[PolicyResult]
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Measured] = field(default_factory=dict)
     """What evaluators measured."""
     env_id: str | None = None
     seed: int = 0

@@ -47,7 +47,7 @@ def play(
         checkpoint: `last`, `best` or `step_N`.
         episodes: how many.
         seed: episode k is reset with `seed + k`.
-        video: an .mp4 to write; needs a renderer (MUJOCO_GL=egl or osmesa where there is no screen).
+        video: an .mp4 or .gif to write; needs a renderer (MUJOCO_GL=egl or osmesa where there is no screen).
         plugins: modules and files that the run was trained with.
 
     Raises:

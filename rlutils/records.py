@@ -51,6 +51,8 @@ class DataFacts:
     steps: int
     ref_scores: tuple[float, float] | None = None
     env_id: str | None = None
+    held_out: list[int] | None = None
+    """Numbers of the episodes that were kept from training."""
 
     def __post_init__(self) -> None:
         if not self.returns or not np.isfinite(self.returns).all():
@@ -269,8 +271,11 @@ def load_run_record(run: Path) -> RunRecord:
         measured[f"{which}, played again with seed {result.seed:,}{elsewhere}"] = result
     metrics = _metrics(run / "metrics.csv", notes)
     for key in dict.fromkeys(key for result in trained for key in result.metrics):
-        pairs = [(result.step, result.metrics[key]) for result in trained if key in result.metrics]
-        metrics[key] = (np.array([step for step, _ in pairs]), np.array([value for _, value in pairs]))
+        pairs = [(result.step, value) for result in trained if np.isfinite(value := result.metrics.get(key, np.nan))]
+        if len(pairs) < sum(key in result.metrics for result in trained):
+            notes.append(f"{key} is not finite at some evaluations; its curve leaves such points out.")
+        if pairs:
+            metrics[key] = (np.array([step for step, _ in pairs]), np.array([value for _, value in pairs]))
     text = file.read_text()
     return RunRecord(run, config, text, facts, data, owners or [], curve, measured, metrics, last, notes)
 

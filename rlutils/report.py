@@ -44,25 +44,32 @@ def print_results(runs: Sequence[Path], console: Console) -> None:
     for experiment in experiments(runs):
         seeds, places = len(experiment.counted), places_of(experiment)
         console.print(f"[bold]{escape(experiment.title)}[/bold]{f', {seeds} seeds' if seeds > 1 else ''}")
-        for section in experiment.sections:
+        shown = _with_rows(experiment.sections)
+        for section in shown:
             table = Table(section.title, box=None, padding=(0, 2, 0, 0))
             for column in ("episodes", "mean", "sd", "IQM", "95%", "score", "length"):
                 table.add_column(column, justify="right", no_wrap=True)
             for row in section.rows:
-                mean, sd, middle = (number(value, places) for value in (row.mean, row.sd, row.iqm))
-                span = f"{number(row.low, places)} to {number(row.high, places)}"
+                one = row.episodes == 1  # which says nothing about others
                 cells = (
                     str(row.episodes),
-                    mean,
-                    sd,
-                    middle,
-                    span,
+                    number(row.mean, places),
+                    number(None if one else row.sd, places),
+                    number(row.iqm, places),
+                    "–" if one else f"{number(row.low, places)} to {number(row.high, places)}",
                     number(row.score, 1),
                     number(row.length, 0),
                 )
                 table.add_row(escape(row.policy), *cells)
             console.print(table)
-        if not experiment.sections:
+        if measured := _measured(experiment.runs):
+            table = Table("evaluators", box=None, padding=(0, 2, 0, 0))
+            for name, checkpoint, _ in measured["rows"]:
+                table.add_column(f"{escape(name)}\n{checkpoint}", justify="right")
+            for i, key in enumerate(measured["columns"]):
+                table.add_row(escape(key), *(values[i] for _, _, values in measured["rows"]))
+            console.print(table)
+        if not shown:
             console.print("nothing was played")
         elif seeds > 1:
             console.print("mean and sd: over seeds; IQM and its 95% interval: over all their episodes")
@@ -191,9 +198,18 @@ def _view(experiment: Experiment, index: int) -> dict[str, Any]:
     return {
         "id": f"experiment-{index}",
         "experiment": experiment,
+        "sections": _with_rows(experiment.sections),
+        "measured": _measured(runs),
+        "held_out": len((experiment.data and experiment.data.held_out) or []),
+        "targets": any(
+            target_of(policy) is not None
+            for section in experiment.sections
+            for policies in experiment.played(section.name)
+            for policy in policies
+        ),
         "run": runs[0],
         "tiles": _tiles(experiment),
-        "each": [(run, sections([run])) for run in runs if run.measured] if len(runs) > 1 else [],
+        "each": [(run, _with_rows(sections([run]))) for run in runs if run.measured] if len(runs) > 1 else [],
         "places": places_of(experiment),
         "scored": any(row.score is not None for section in experiment.sections for row in section.rows),
         "best_by": _best_by(runs[0].config),
@@ -207,6 +223,32 @@ def _view(experiment: Experiment, index: int) -> dict[str, Any]:
     }
 
 
+def _with_rows(found: Sequence[Section]) -> list[Section]:
+    """Those where something was played, and not only evaluators asked."""
+    return [section for section in found if section.rows]
+
+
+def _measured(runs: Sequence[RunRecord]) -> dict[str, Any] | None:
+    """The evaluators' numbers at each run's last evaluation, and at its best checkpoint; None where there are none."""
+    rows: list[tuple[str, str, dict[str, float]]] = []
+    for run in runs:
+        config = run.config.get("evaluation")
+        asked = config.get("evaluators") if isinstance(config, Mapping) else None
+        names = {choice.get("name") if isinstance(choice, Mapping) else choice for choice in asked or []}
+        found = {key: dict(zip(*series, strict=True)) for key, series in run.metrics.items()
+                 if key.partition("/")[0] in names}  # fmt: skip
+        last = max((step for values in found.values() for step in values), default=None)
+        for what, step in (("last", last), ("best", run.facts.best_step)):
+            values = {key: values[step] for key, values in found.items() if step in values}
+            if values and not (what == "best" and step == last):
+                also = " (also the best)" if what == "last" and step == run.facts.best_step else ""
+                rows.append((run.name, f"{what}, step {step:,}{also}", values))
+    columns = list(dict.fromkeys(key for _, _, values in rows for key in values))
+    places = {key: 1 + decimals(values[key] for _, _, values in rows if key in values) for key in columns}
+    written = [(name, at, [number(values.get(key), places[key]) for key in columns]) for name, at, values in rows]
+    return {"columns": columns, "rows": written} if rows else None
+
+
 def _tiles(experiment: Experiment) -> list[tuple[str, str, str]]:
     """(what, value, detail): the figures to remember."""
     tiles = []
@@ -215,7 +257,8 @@ def _tiles(experiment: Experiment) -> list[tuple[str, str, str]]:
     seeds = len(experiment.counted)
     if section and top:
         mean, sd, low, high = (number(x, decimals([top.mean])) for x in (top.mean, top.sd, top.low, top.high))
-        spread = f"± {sd} over {seeds} seeds" if seeds > 1 else f"95% {low} to {high}"
+        alone = "1 episode" if top.episodes == 1 else f"95% {low} to {high}"
+        spread = f"± {sd} over {seeds} seeds" if seeds > 1 else alone
         tiles.append(("Best policy's mean return", mean, f"{top.policy}, {section.name} checkpoint, {spread}"))
         if top.score is not None:
             tiles.append(("Normalised score", number(top.score, 1), "of that policy; 0 is random, 100 expert"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import random
+import re
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +34,10 @@ from rlutils import checkpoint
 from rlutils.evaluate import EvalResult, Stopwatch, evaluate, forked_rng
 from rlutils.files import read_yaml, write_json, write_yaml
 from rlutils.settings import Settings, policy_options
+
+
+class NotFiniteWarning(UserWarning):
+    """An evaluator measured NaN or infinity. Not an error: training is worth more than that."""
 
 
 class Run:
@@ -58,6 +65,7 @@ class Run:
         self.total_steps = 0
         self.stop_signal: str | None = None
         self.resumed = resumed
+        self.accepted = not resumed  # a resume that is refused leaves all files as they are
         self.last_result: EvalResult | None = None
         self.best_step: int | None = None
         self.stopped: str | None = None
@@ -77,6 +85,9 @@ class Run:
         for path in (self.folder / "evaluations").glob("step_*.json"):
             if int(path.stem.removeprefix("step_")) > self.step:  # after the checkpoint we go on from
                 path.unlink()
+        if self.resumed:
+            self.accepted = True
+            self.write_settings()  # what this resume overrode holds for the next one too
         state = rng_state()
         self.hooks.hook.rlalgo_on_start(run=self, algo=algo)
         set_rng_state(state)  # a resumed run starts twice; what watches must not change what is drawn
@@ -89,7 +100,7 @@ class Run:
         result = self.measure(algo, step)
         if result is None:
             return None
-        write_json(self.folder / "evaluations" / f"step_{step:09d}.json", result.to_mapping())
+        write_result(self.folder / "evaluations" / f"step_{step:09d}.json", result)
         self.last_result = result
         self.hooks.hook.rlalgo_on_evaluation(run=self, step=step, result=result)
         return result.score
@@ -109,7 +120,7 @@ class Run:
         for choice, evaluator in zip(config.evaluators, self.evaluators, strict=True):
             with forked_rng(config.seed):
                 found = evaluator.evaluate(algo, self.episodes if self.held_out is None else self.held_out, self)
-            metrics |= {f"{choice.name}/{key}": float(value) for key, value in found.items()}
+            metrics |= _finite(choice.name, found, step)
         return EvalResult(step, played, metrics, self.env_id(), config.seed, watch(), checkpoint=f"step_{step:09d}")
 
     def rollout(self, policy: Policy, episodes: int, seed: int) -> Episodes:
@@ -195,8 +206,9 @@ class Run:
         state = "finished"
         if error is not None:
             state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        with contextlib.suppress(OSError):  # a full disk has been reported already
-            self.write_record(state, error)
+        if self.accepted:
+            with contextlib.suppress(OSError):  # a full disk has been reported already
+                self.write_record(state, error)
         if faults and error is None:
             raise ExceptionGroup("callbacks failed at the end of the run", faults)
         for also in faults:
@@ -228,13 +240,17 @@ class Run:
         }
         write_yaml(path, record)
 
+    def write_settings(self) -> None:
+        """config.yaml, and who provided what it names."""
+        write_yaml(self.folder / "config.yaml", to_mapping(self.settings))
+        write_yaml(self.folder / "plugins.yaml", checkpoint.owners(self.settings))
+
     def write_beginning(self, command: str, source_label: str) -> None:
         """The files that describe a run, before its first update."""
         for name in ("evaluations", "checkpoints"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        write_yaml(self.folder / "config.yaml", to_mapping(self.settings))
+        self.write_settings()
         write_yaml(self.folder / "spec.yaml", self.spec.to_mapping())
-        write_yaml(self.folder / "plugins.yaml", checkpoint.owners(self.settings))
         write_yaml(
             self.folder / "run.yaml",
             {
@@ -280,6 +296,21 @@ class Run:
                 signal.signal(number, handler)
 
 
+def _finite(name: str, found: Mapping[str, Any], step: int) -> dict[str, float]:
+    """An evaluator's numbers under its name. What is not finite becomes NaN, with a warning: training can go on."""
+    bad = ", ".join(f"{key} = {float(value):g}" for key, value in found.items() if not math.isfinite(value))
+    if bad:
+        message = f"step {step}: the evaluator {name} gave {bad}; try other options of it (a lower lr, say)"
+        warnings.warn(message, NotFiniteWarning, stacklevel=2)
+    return {f"{name}/{key}": float(value) if math.isfinite(value) else math.nan for key, value in found.items()}
+
+
+def write_result(path: Path, result: EvalResult, **more: Any) -> None:
+    """An evaluation as JSON, which has no NaN: a metric that is not finite is null."""
+    metrics = {key: None if math.isnan(value) else value for key, value in result.metrics.items()}
+    write_json(path, {**result.to_mapping(), "metrics": metrics, **more})
+
+
 def seed_everything(seed: int) -> None:
     """torch, numpy and random; once, before anything is drawn."""
     torch.manual_seed(seed)
@@ -321,8 +352,10 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError([f"device: '{name}' cannot be used here ({first}); try auto or cpu"]) from error
+        known = re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name)  # of other names torch lists twenty, most of no use here
+        why = f" ({str(error).splitlines()[0]})" if known else ""
+        choices = "choose auto, cpu, cuda, cuda:N or mps"
+        raise ConfigError([f"device: '{name}' cannot be used here{why}; {choices}"]) from error
     return device
 
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from rlalgo.config import Count, Whole, parse_into
+from rlalgo.config import Count, Whole, parse_into, to_mapping
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue, Choice, Kind
 from rlutils.files import parse_yaml, read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _refuse_twice(path: str, choices: Sequence[Choice], what: str) -> None:
+    """ValueError for two of one name, of which one would take the other's place."""
+    names = [choice.name for choice in choices]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{path}: '{name}' stands here twice, and both would have the same {what}; keep one")
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.episodes and not self.policies:
             raise ValueError("policies is empty: give at least one ({} for the defaults) or set episodes to 0")
+        _refuse_twice("evaluators", self.evaluators, "metrics")
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,18 @@ class Settings:
         Choice("best"),
     )
     """What watches the run: loggers and the keeper of the best checkpoint."""
+
+    def __post_init__(self) -> None:
+        _refuse_twice("callbacks", self.callbacks, "state and files")
+        if getattr(self.trainer.config, "patience", None) is not None and not self.evaluation.episodes:
+            raise ValueError(
+                "trainer.patience: compares the returns of evaluations, and evaluation.episodes is 0; "
+                "play some episodes, or set trainer.patience to null"
+            )
+
+
+DEFAULTS = {field.name: to_mapping(field.default) for field in fields(Settings) if field.default is not MISSING}
+"""What a YAML file need not say, as it would say it."""
 
 
 def to_settings(values: Any, catalogue: Catalogue, where: str = "") -> Settings:
@@ -112,10 +133,13 @@ def load_mapping(path: Path) -> dict[str, Any]:
     return values
 
 
-def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def override(
+    values: dict[str, Any], overrides: Sequence[str], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """`a.b=value` (value in YAML) for each override, into a copy; list items by number (`evaluation.policies.0.x=1`).
 
-    An override may also be a YAML file (`texts_of` says how its settings are laid over those before it).
+    An override may also be a YAML file (`texts_of` says how its settings are laid over those before it). Where a path
+    goes through something that is not there, its default is changed: `trainer.steps=10` is about the usual trainer.
 
     Raises:
         ConfigError: an override without `=`, or a path through something that has no keys.
@@ -123,19 +147,21 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     result = _copy(values)
     for text in overrides:
         if text.endswith((".yaml", ".yml")) and "=" not in text:
-            result = override(result, list(texts_of(load_mapping(Path(text)))))
+            result = override(result, list(texts_of(load_mapping(Path(text)))), defaults)
             continue
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
             raise ConfigError([f"override '{text}': expected key=value, such as algo.lr=3e-4, or a YAML file"])
         keys = path.strip().split(".")
         place: Any = result
+        default: Any = defaults
         for i, key in enumerate(keys[:-1]):
             name = ".".join(keys[: i + 1])
+            default = default.get(key) if isinstance(default, Mapping) else None
             if isinstance(place, list):
                 place[_index(key, place, text)] = inner = _as_mapping(place[_index(key, place, text)])
             else:
-                inner = _as_mapping(place.get(key))
+                inner = _as_mapping(_copy(default) if place.get(key) is None else place[key])
                 place[key] = inner
             if not isinstance(inner, dict | list):
                 raise ConfigError([f"override '{text}': {name} is {inner!r}, which has no keys"])

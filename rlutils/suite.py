@@ -7,19 +7,23 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from rlalgo.config import Count, Whole, parse, to_mapping
-from rlalgo.errors import ConfigError, RlalgoError, near
+from rlalgo.config import Count, Whole, parse_into, to_mapping
+from rlalgo.core.algo import supports
+from rlalgo.errors import ConfigError, DataError, RlalgoError, near
 from rlutils.app import catalogue, read_settings
 from rlutils.files import read_yaml, write_yaml
 from rlutils.settings import Settings, load_mapping, texts_of
+from rlutils.sources.minari import MinariSource
+from rlutils.sources.minari_disk import local_ids, read_metadata
+from rlutils.sources.minari_remote import require
 
 PLAN = "suite.yaml"
 """The file in a suite's folder that says which runs were planned."""
@@ -100,8 +104,17 @@ def read_suite(path: Path, plugins: Sequence[str] = ()) -> tuple[Suite, list[Cel
     Raises:
         ConfigError: every fault of the suite file, else every fault of every run's settings.
     """
-    suite = parse(Suite, load_mapping(path), catalogue(), str(path))
-    bases, faults = {}, _misfits(suite)
+    values, faults = load_mapping(path), list[str]()
+    suite: Suite | None = parse_into(Suite, values, catalogue(), "", faults)
+    if suite is None:  # what else is at fault is seen in what can be read
+        names = [f.name for f in fields(Suite)]
+        sound = [name for name in names if not any(re.match(rf"{name}\b", fault) for fault in faults)]
+        known = {name: values[name] for name in sound if name in values}
+        suite = parse_into(Suite, known, catalogue(), "", [])
+    if suite is None:
+        raise ConfigError(faults, str(path))
+    bases = {}
+    faults += _misfits(suite)
     for label, file in suite.algos.items():
         config = Path(os.path.normpath(path.parent / file))
         try:
@@ -111,7 +124,7 @@ def read_suite(path: Path, plugins: Sequence[str] = ()) -> tuple[Suite, list[Cel
     if faults:
         raise ConfigError(faults, str(path))
     extra = [*suite.plugins, *plugins]
-    cells = []
+    cells, wrong = [], dict[str, list[str]]()
     for algo, dataset in itertools.product(suite.algos, suite.datasets):
         for options, texts in _overrides(suite, algo, dataset):
             config, base = bases[algo]
@@ -121,16 +134,70 @@ def read_suite(path: Path, plugins: Sequence[str] = ()) -> tuple[Suite, list[Cel
                 settings, _ = read_settings(base, texts, extra)
             except RlalgoError as error:
                 name = "/".join(part for part in (algo, dataset, options) if part)
-                faults += [f"{name}: {fault}" for fault in getattr(error, "faults", [error])]
+                for fault in getattr(error, "faults", [error]):
+                    wrong.setdefault(str(fault), []).append(name)
                 continue
             cells += [
                 Cell(algo, dataset, options, seed, replace(settings, seed=seed), (*words, f"seed={seed}", *loaded))
                 for seed in suite.seeds
             ]
-    faults += _clashes([cell.name for cell in cells])
+    faults += [*_together(wrong), *_clashes([cell.name for cell in cells])]
     if faults:
         raise ConfigError(faults, str(path))
     return suite, sorted(cells, key=lambda cell: suite.seeds.index(cell.seed))
+
+
+def check_data(cells: Iterable[Cell], download: bool) -> set[str]:
+    """What metadata of Minari datasets say before anything runs; gives the names of runs whose data is to be fetched.
+
+    Args:
+        cells: the runs to do.
+        download: fetch what is not here, where a run would: now and once, not by several runs at a time.
+
+    Raises:
+        ConfigError: every dataset that cannot be had, and every algorithm that cannot act in one's action space.
+    """
+    wanted: dict[tuple[str, bool], list[Cell]] = {}
+    for cell in cells:
+        config = cell.settings.source.config
+        if isinstance(config, MinariSource.Config):
+            wanted.setdefault((config.id, config.download), []).append(cell)
+    absent, faults = set[str](), dict[str, list[str]]()
+    for (ident, may_download), mine in wanted.items():
+        if may_download and not download and ident not in local_ids():
+            absent |= {cell.name for cell in mine}
+            continue
+        try:
+            require(ident, may_download)
+            space = read_metadata(ident).action_space
+        except DataError as error:
+            faults[str(error)] = [cell.group for cell in mine]
+            continue
+        for cell in mine:
+            choice = cell.settings.algo
+            assert choice.entry is not None
+            if not supports(choice.entry.cls, space):
+                needed = " or ".join(kind.__name__ for kind in choice.entry.cls.action_spaces)
+                text = f"algo: {choice.name} needs a {needed} action space; minari:{ident} has {space}"
+                faults.setdefault(text, []).append(cell.group)
+    if faults:
+        raise ConfigError(_together(faults))
+    return absent
+
+
+def last_error(log: Path, start: int = 0) -> str:
+    """What a run's log ends with from this byte on, in one line: its error, else what it said last, else nothing."""
+    text = log.read_bytes()[start:].decode(errors="replace") if log.exists() else ""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    at = next((i for i in reversed(range(len(lines))) if lines[i].startswith(("error: ", "Traceback"))), None)
+    if at is not None and lines[at].startswith("Traceback"):  # its frames are indented, the error is not
+        at = next((i for i in range(at + 1, len(lines)) if not lines[i].startswith(" ")), None)
+    return one_line("\n".join(lines[-1:] if at is None else lines[at:]).removeprefix("error: "))
+
+
+def one_line(text: str) -> str:
+    """The lines of a message one after another."""
+    return "; ".join(line.strip().rstrip(".") for line in text.splitlines() if line.strip())
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -202,6 +269,16 @@ def _misfits(suite: Suite) -> list[str]:
     if len({*suite.seeds}) < len(suite.seeds):
         faults.append(f"seeds: {list(suite.seeds)} has one twice")
     return faults
+
+
+def _together(faults: Mapping[str, Sequence[str]]) -> list[str]:
+    """Every fault once, with the first of those who have it."""
+    lines = []
+    for fault, everyone in faults.items():
+        names = list(dict.fromkeys(everyone))
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        lines.append(f"{', '.join(names[:2])}{more}: {fault}".replace("\n", "\n  "))
+    return lines
 
 
 def _clashes(names: Sequence[str]) -> list[str]:

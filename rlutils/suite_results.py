@@ -10,7 +10,7 @@ import numpy as np
 
 from rlutils.evaluate import EvalResult, PolicyResult
 from rlutils.records import Experiment, RunRecord, iqm, load_run_record, target_of
-from rlutils.suite import PlannedRun, differences, read_plan
+from rlutils.suite import PlannedRun, differences, last_error, one_line, read_plan
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,10 @@ class Entry:
 class SuiteResults:
     """Rows (algorithms and what was tried of them) by datasets, of planned and of measured runs."""
 
-    def __init__(self, title: str, runs: Iterable[tuple[PlannedRun, RunRecord | None]]) -> None:
-        self.title = title
+    def __init__(
+        self, title: str, runs: Iterable[tuple[PlannedRun, RunRecord | None]], remarks: Sequence[str] = ()
+    ) -> None:
+        self.title, self.remarks = title, remarks
         self.runs = list(runs)
         self.rows = list(dict.fromkeys(row_of(run) for run, _ in self.runs))
         self.datasets = list(dict.fromkeys(run.dataset for run, _ in self.runs))
@@ -118,7 +120,8 @@ class SuiteResults:
     def notes(self) -> list[str]:
         """What keeps runs from being measured, and seeds that cannot be compared."""
         said = [
-            f"{run.name} is not counted: {record.state}{': ' + record.facts.error if record.facts.error else ''}"
+            f"{run.name} is not counted: {record.state}{': ' if record.facts.error else ''}"
+            + one_line(record.facts.error or "")
             for entry in self.entries.values()
             for run, record in entry.unfinished
         ]
@@ -126,7 +129,7 @@ class SuiteResults:
             configs = [record.config for _, record in entry.measured]
             if any(differences({**configs[0], "seed": config.get("seed")}, config) for config in configs[1:]):
                 said.append(f"{entry.row} on {entry.dataset}: the seeds' runs have different settings.")
-        return said
+        return [*said, *self.remarks]
 
     def _entry(self, row: str, dataset: str) -> Entry:
         mine = [(run, record) for run, record in self.runs if (row_of(run), run.dataset) == (row, dataset)]
@@ -155,11 +158,20 @@ def suite_results(folder: Path) -> SuiteResults:
         ConfigError: its suite.yaml is missing or broken.
     """
     plan = read_plan(folder)
-    runs = []
+    runs: list[tuple[PlannedRun, RunRecord | None]] = []
+    remarks = []
     for run in plan.runs:
         started = (folder / run.name / "config.yaml").is_file()
         runs.append((run, load_run_record(folder / run.name) if started else None))
-    return SuiteResults(plan.suite, runs)
+        if not started and (said := last_error(folder / "logs" / f"{run.name}.log")):
+            remarks.append(f"{run.name} is not counted: it did not get as far as training, and said last: {said}")
+    others = sorted({p.parent.relative_to(folder).as_posix() for p in folder.rglob("config.yaml")})
+    others = [name for name in others if not any(f"{name}/".startswith(f"{run.name}/") for run in plan.runs)]
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        which = "run in this folder is" if len(others) == 1 else "runs in this folder are"
+        remarks.append(f"{len(others)} {which} no longer in the suite: {', '.join(others[:5])}{more}.")
+    return SuiteResults(plan.suite, runs, remarks)
 
 
 def results_of(experiments: Sequence[Experiment]) -> SuiteResults:

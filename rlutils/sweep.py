@@ -1,7 +1,7 @@
 """Sweeps: the runs of a suite as local processes, several at a time, whose state is nothing but their own folders.
 
-A finished run is left alone, a stopped one goes on from its checkpoint, a failed one is tried again once, after all
-the others. So a sweep may be stopped at any time, and started again to go on.
+A finished run is left alone, a stopped one goes on from its checkpoint, one that crashed is tried again once, after
+all the others. So a sweep may be stopped at any time, and started again to go on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,8 +30,9 @@ from rlalgo.config import to_mapping
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils import checkpoint
 from rlutils.files import read_yaml
-from rlutils.suite import Cell, differences, matches, read_suite, write_plan
+from rlutils.suite import PLAN, Cell, check_data, differences, last_error, matches, one_line, read_suite, write_plan
 from rlutils.sweep_view import View
+from rlutils.worker import FAULT
 
 WORKER = (sys.executable, "-m", "rlutils.worker")
 GRACE = 60.0
@@ -46,10 +48,16 @@ class Job:
     """The suite's folder."""
     state: Literal["waiting", "running", "finished", "failed", "changed"]
     note: str = ""
-    """Of a waiting run what there is of it, of a failed one the last line that it said."""
+    """Of a waiting run what there is of it, of a failed one its error."""
+    reached: int = 0
+    """Updates made before: the step of the checkpoint that it goes on from."""
     tries: int = 0
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
+    since: float = 0.0
+    """When this try began, as files tell the time; what is older is of another."""
+    log_start: int = 0
+    """Where in the log it begins."""
 
     @property
     def name(self) -> str:
@@ -92,14 +100,22 @@ def plan(
         plugins: modules and files to load besides those that the suite names.
 
     Raises:
-        ConfigError: every fault of the suite or of its runs' settings; a pattern that matches no run.
+        ConfigError: every fault of the suite or of its runs' settings and local data; a pattern that matches no run;
+            a folder of something else.
     """
     suite, cells = read_suite(path, plugins)
     folder = out or Path(suite.out or Path("runs") / path.stem)
     for pattern in only:
         if not any(matches(pattern, cell.name) for cell in cells):
             raise ConfigError([f"--only '{pattern}' matches no run; they have names such as {cells[0].name}"])
-    return [look(cell, folder) for cell in cells], folder, suite.processes
+    jobs = [look(cell, folder) for cell in cells]
+    _refuse_foreign(folder)
+    todo = [job for job in jobs if job.state != "finished" and _chosen(job.cell, only)]
+    absent = check_data([job.cell for job in todo], download=False)
+    for job in todo:
+        if job.name in absent and job.state == "waiting" and not job.note:
+            job.note = "its dataset is not on this machine and is to be downloaded first"
+    return jobs, folder, suite.processes
 
 
 def sweep(
@@ -129,19 +145,26 @@ def sweep(
     path, console = Path(path), console or Console(highlight=False)
     every, folder, asked = plan(path, only, None if out is None else Path(out), plugins)
     cells = [job.cell for job in every]
-    with _locked(folder) as lock, _listening() as stop:
-        jobs = [look(cell, folder) for cell in cells if not only or any(matches(p, cell.name) for p in only)]
+    with _locked(folder) as lock:
+        jobs = [look(cell, folder) for cell in cells if _chosen(cell, only)]
         _refuse_changed(jobs, replace)
-        write_plan(folder, path, cells)
         todo = [job for job in jobs if job.state != "finished"]
+        check_data([job.cell for job in todo], download=True)
+        write_plan(folder, path, cells)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         at_once = max(1, min(processes or asked or cores, len(todo)))
-        Runner(todo, at_once, max(1, cores // at_once), lock, stop).work(View(jobs, console))
+        with _listening() as stop:
+            Runner(todo, at_once, max(1, cores // at_once), lock, stop).work(View(jobs, console))
     if stop.times:
         done = sum(job.state == "finished" for job in jobs)
+        words = ["rlalgo", "sweep", str(path), *(word for pattern in only for word in ("--only", pattern))]
+        words += ["--processes", str(processes)] if processes else []
+        words += ["--out", str(out)] if out is not None else []
+        words += ["--replace"] if replace else []
+        words += [word for plugin in plugins for word in ("--plugin", plugin)]
         raise KeyboardInterrupt(
             f"stopped by {stop.name}: {done} of {len(jobs)} runs finished, nothing is lost; "
-            f"the same command goes on: rlalgo sweep {path}"
+            f"the same command goes on: {shlex.join(words)}"
         )
     return jobs
 
@@ -188,6 +211,7 @@ class Runner:
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
+            job.log_start, job.since = log.tell(), time.time()
             job.process = subprocess.Popen(
                 WORKER,
                 stdin=subprocess.PIPE,
@@ -198,7 +222,7 @@ class Runner:
                 pass_fds=[self.lock.fileno()],  # the suite stays locked for as long as any of its runs lives
             )
         self.running.append(job)
-        job.state, job.note = "running", now.note if resume else ""
+        job.state, job.note, job.reached = "running", now.note if resume else "", now.reached if resume else 0
         job.tries, job.began = job.tries + 1, time.monotonic()
         assert job.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it ended at once; its log says why
@@ -217,8 +241,9 @@ class Runner:
         elif self.stop.times:
             job.state, job.note = "waiting", ""
         else:
-            job.note = _last_line(job.log) if status > 0 else f"killed by {signal.Signals(-status).name}"
-            job.state = "waiting" if job.tries < 2 else "failed"
+            said = last_error(job.log, job.log_start) or "it said nothing"
+            job.note = said if status > 0 else f"killed by {signal.Signals(-status).name}"
+            job.state = "waiting" if job.tries < 2 and status != FAULT else "failed"
             if job.state == "waiting":
                 self.queue.append(job)
 
@@ -260,8 +285,9 @@ def look(cell: Cell, out: Path) -> Job:
     if record.get("state") == "finished":
         job.state = "finished"
     elif last is not None:
-        failed = f", failed with: {record['error']}" if record.get("state") == "failed" else ""
-        job.note = f"stopped at step {int(last.resolve().name.removeprefix('step_')):,}{failed}"
+        failed = f", failed with: {one_line(str(record['error']))}" if record.get("state") == "failed" else ""
+        job.reached = int(last.resolve().name.removeprefix("step_"))
+        job.note = f"stopped at step {job.reached:,}{failed}"
     return job
 
 
@@ -272,10 +298,16 @@ def _refuse_changed(jobs: Sequence[Job], replace: bool) -> None:
         raise ConfigError([*(f"{job.name} was trained with other settings: {job.note}" for job in changed), cure])
 
 
-def _last_line(log: Path) -> str:
-    """What a run said last, which in a traceback is the error itself."""
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+def _refuse_foreign(folder: Path) -> None:
+    """ConfigError where something else than a suite's runs lies in the folder, which is to be left alone."""
+    inside = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    plan = read_yaml(folder / PLAN) if PLAN in inside else None
+    if inside and not (isinstance(plan, dict) and "runs" in plan):
+        raise ConfigError([f"{folder} exists, is not empty and is not a suite's folder; choose another --out"])
+
+
+def _chosen(cell: Cell, only: Sequence[str]) -> bool:
+    return not only or any(matches(pattern, cell.name) for pattern in only)
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ class View:
         states = [job.state for job in self.jobs]
         share = sum(_share(job) for job in self.jobs)
         table = Table.grid(padding=(0, 2, 0, 0))
-        said = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "waiting") if s in states)
+        said = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "changed", "waiting") if s in states)
         done = f"{states.count('finished')} of {len(states)} runs finished"
         bar = ProgressBar(total=len(states), completed=share, width=30)
         table.add_row(bar, done + (f", {said}" if said else ""), clock(time.monotonic() - self.began))
@@ -101,12 +101,15 @@ class View:
 
 
 def progress(job: Job) -> tuple[int, float]:
-    """The step that a run has come to and the seconds it took, as its own files say."""
-    found = (0, 0.0)
+    """The step that a run has come to and the seconds it took, as its own files say, but for those of a try before."""
+    found = (job.reached, 0.0)
     with contextlib.suppress(OSError, ValueError, ConfigError):  # not yet written, or just being replaced
-        record = read_yaml(job.folder / "run.yaml")
+        file_of_record = job.folder / "run.yaml"
+        record = read_yaml(file_of_record) if file_of_record.stat().st_mtime >= job.since else {}
         found = (int(record["step"]), float(record["seconds"])) if "step" in record else found
         with (job.folder / "metrics.csv").open("rb") as file:
+            if os.fstat(file.fileno()).st_mtime < job.since:
+                return found
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
             lines = file.read().decode(errors="replace").split("\n")[1:-1]  # whole lines, without the header
         step, seconds = lines[-1].split(",")[:2] if lines else (0, 0)  # what the file begins with

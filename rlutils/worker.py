@@ -12,6 +12,9 @@ import threading
 from rlalgo.errors import RlalgoError
 from rlutils import app
 
+FAULT = 2
+"""The exit status of an error that a person has to mend, so that trying again is no use; a crash has 1."""
+
 
 def main() -> None:
     """Reads a line of JSON (settings, folder, command, resume), does that, and exits as `rlalgo train` does.
@@ -29,7 +32,8 @@ def main() -> None:
         else:
             app.train(settings, folder, replace=True, command=request["command"])
     except RlalgoError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAULT)
     except KeyboardInterrupt as stop:
         print(stop or "stopped", file=sys.stderr)
         sys.exit(130)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from rlalgo.errors import near
 from rlalgo.hookspecs import hookimpl
+
+
+class NoBestWarning(UserWarning):
+    """Evaluations lack what the best checkpoint is to be chosen by. Not an error: training is worth more than that."""
 
 
 class Best:
@@ -26,6 +32,7 @@ class Best:
         self.config = config
         self.score: float | None = None
         self.step: int | None = None
+        self.lacks = ""  # what was said
 
     @hookimpl
     def rlalgo_on_start(self, run: Any) -> None:
@@ -36,6 +43,13 @@ class Best:
     @hookimpl
     def rlalgo_on_evaluation(self, step: int, result: Any) -> None:
         score = result.score if self.config.metric is None else result.metrics.get(self.config.metric)
+        metric, known = self.config.metric, list(result.metrics)
+        if score is None and metric is not None and not self.lacks:
+            self.lacks = (
+                f"callbacks: best.metric: evaluations have no number '{metric}'.{near(metric, known)} "
+                f"Known: {', '.join(known) or 'none, as there are no evaluators'}"
+            )
+            warnings.warn(f"step {step:,}: {self.lacks}", NoBestWarning, stacklevel=2)
         if score is None or math.isnan(score):
             return
         better = self.score is None or (score > self.score if self.config.mode == "max" else score < self.score)
@@ -46,6 +60,11 @@ class Best:
     def rlalgo_on_checkpoint(self, run: Any, step: int, path: Path) -> None:
         if step == self.step:
             run.mark_best(path, step)
+
+    @hookimpl
+    def rlalgo_on_end(self) -> None:
+        if self.step is None and self.lacks:
+            warnings.warn(f"no checkpoint is named best: {self.lacks}", NoBestWarning, stacklevel=2)
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "step": self.step}

@@ -2,11 +2,14 @@
 
     minimise  E_{(s, a, r, s') in data} [ (r + gamma Q'(s', pi(s')) - Q(s, a))^2 ]
 
-with Q' a slowly following copy; the answer is the mean of Q(s0, pi(s0)) over the data's initial states.
+with Q' a slowly following copy; the answer is the mean of Q(s0, pi(s0)) over the data's initial states. Both
+values of pi's actions are cut to what rewards like the data's can add up to: no true value lies outside of that, and a
+policy that leaves the data cannot drive Q' away, as it does without (of a TD3+BC after 40 updates: -23,000).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -87,8 +90,8 @@ class FQE:
         firsts = torch.isin(data.steps, episodes.starts[:-1].to(algo.device)).nonzero().squeeze(1)  # (E,) or fewer
         with torch.no_grad():
             batches = (data.gather(rows) for rows in firsts.split(1024))
-            each = torch.cat([fit(b.observations, algo.predict(b)) for b in batches], 1).mean(1)  # (n,)
-        values = fit.center + fit.scale * each.cpu().double()
+            each = torch.cat([fit(b.observations, algo.predict(b)) for b in batches], 1)  # (n, E) or fewer
+        values = (fit.center + fit.scale * each.cpu().double()).clamp(*fit.bounds).mean(1)  # (n,)
         sd = float(values.std()) if len(values) > 1 else 0.0
         return {"value": float(values.mean()), "sd": sd, "loss": float(torch.stack(losses[-100:]).mean())}
 
@@ -118,6 +121,7 @@ class _Fit(nn.Module):
         self.normalizer.fit(episodes)
         got = episodes.returns_to_go(config.gamma)
         self.center, self.scale = float(got.mean()), float(got.std(correction=0)) or 1.0
+        self.bounds = bounds(episodes.rewards, config.gamma)
 
     def forward(self, observations: Tensor, actions: Tensor, target: bool = False) -> Tensor:
         """Raw (B, *S) and (B, A) | (B,) -> (n, B) standardised values."""
@@ -131,6 +135,7 @@ class _Fit(nn.Module):
         """(n, B) r + gamma Q'(s', a') for a' = after, without the second term where s' is terminal; standardised."""
         with torch.no_grad():
             value = self.center + self.scale * self(batch.next_observations, after, target=True)
+            value = value.clamp(*self.bounds)
         return (batch.rewards + self.config.gamma * (1 - batch.terminals) * value - self.center) / self.scale
 
     def train_on(self, data: Transitions, algo: BatchRLAlgo) -> list[Tensor]:
@@ -151,3 +156,10 @@ class _Fit(nn.Module):
         generator = torch.Generator().manual_seed(self.config.seed)
         for _ in range(self.config.steps):
             yield data.gather(data.rows(self.config.batch_size, generator))
+
+
+def bounds(rewards: Tensor, gamma: float) -> tuple[float, float]:
+    """The least and the largest discounted sum of rewards (N,) like these, of which an end may leave none at all."""
+    low, high = min(0.0, float(rewards.min())), max(0.0, float(rewards.max()))
+    horizon = 1 / (1 - gamma) if gamma < 1 else math.inf
+    return low and low * horizon, high and high * horizon  # 0 times infinity would be NaN

@@ -18,6 +18,9 @@ from rlutils.sources.minari_disk import ROOT_VARIABLE, local_ids, root
 _WAIT = 8.0
 """Seconds within which the server must answer; Minari's own client tries for half a minute."""
 
+_ID = re.compile(r"(?:[-\w]+/)+[-\w]+-v\d+")
+"""Of the datasets that the server has; one made here needs no namespace."""
+
 
 def require(ident: str, download: bool) -> None:
     """Makes sure that the dataset is on this machine, and downloads it if need be.
@@ -27,7 +30,7 @@ def require(ident: str, download: bool) -> None:
     """
     if ident in local_ids():
         return
-    if not re.fullmatch(r"(?:[-\w]+/)*[-\w]+-v\d+", ident):
+    if not _ID.fullmatch(ident):
         raise DataError(_absent(ident, "an id looks like namespace/name-v0"))
     if not download:
         raise DataError(_absent(ident, "downloading is off"))
@@ -101,12 +104,15 @@ def _absent(ident: str, why: str) -> str:
     setting = f"{ROOT_VARIABLE}={variable}" if variable else f"{ROOT_VARIABLE} is not set"
     here = local_ids()
     listed = f" ({len(here)} there)" if here else " (none there)"
+    copying = (
+        f"  to copy it in: run `minari download {ident}` where there is a network, "
+        f"then copy its folder to {root() / ident}"
+    )
     return "\n".join(
         [
             f"minari:{ident} is not on this machine: {why}.{near(ident, here)}",
             f"  looked in: {root()}; {setting}",
-            f"  to copy it in: run `minari download {ident}` where there is a network, "
-            f"then copy its folder to {root() / ident}",
+            *([copying] if _ID.fullmatch(ident) else []),
             "  to make one here: rlalgo collect configs/collect/hopper.yaml",
             f"  to see what is here: rlalgo data list{listed}",
         ]

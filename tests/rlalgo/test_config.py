@@ -201,13 +201,13 @@ def test_what_is_taken(known: Catalogue, key: str, given_: Any, expected: Any) -
         ("alpha", math.nan, "alpha: should be a finite number or 'auto', got nan"),
         ("sizes", [3, 0], "sizes[1]: should be greater than or equal to 1, got 0"),
         ("sizes", [3.5], "sizes[0]: should be a valid integer, got 3.5"),
-        ("sizes", 3, "sizes: should be a valid array, got 3"),
+        ("sizes", 3, "sizes: should be a list, got 3"),
         ("pair", [0.9], "pair: should be tuple[float, float], got [0.9]"),
         ("pair", [1, 2, 3], "pair: should be tuple[float, float], got [1, 2, 3]"),
         ("pair", [1, "2"], "pair[1]: should be a valid number, got '2'"),
         ("folder", 3, "folder: should be a valid string, got 3"),
-        ("free", [1], "free: should be an object, got [1]"),
-        ("free", {"a": object}, "free: expected dict[str, Any], got {'a': <class 'object'>}"),
+        ("free", [1], "free: should be a mapping, got [1]"),
+        ("free", {"a": object}, "free: expected mapping, got {'a': <class 'object'>}"),
         ("small", 3, "small: expected a mapping, got 3"),
         ("small", {"x": -1}, "small.x: should be greater than or equal to 0, got -1"),
         ("small", {"z": 1}, "small.z: unknown key 'z'. Known: x, y"),
@@ -545,7 +545,7 @@ def test_describe_says_type_default_and_doc() -> None:
     assert rows["sizes"][:2] == ("list of int >= 1", "[256]")
     assert rows["pair"][:2] == ("tuple[float, float]", "[0.9, 0.999]")
     assert rows["folder"][:2] == ("Path or null", "null")
-    assert rows["free"][:2] == ("dict[str, Any]", "{}")
+    assert rows["free"][:2] == ("mapping", "{}")
     assert rows["maybe"][:2] == ("Small or null", "null")
     assert rows["encoder"][:2] == ("state encoder", "plain")
     assert rows["spare"][:2] == ("encoder or null", "null")

@@ -148,6 +148,36 @@ def test_evaluate_prints_a_row_for_each_target_and_keeps_the_result(run: Path) -
     assert values["checkpoint"] == (run / "checkpoints" / "best").resolve().name
 
 
+def test_evaluate_claims_no_spread_of_one_episode(run: Path) -> None:
+    options = ("--target-return", "6", "--plugin", PLUGIN)
+    one, two = (plain(call("evaluate", str(run), "--episodes", str(n), *options)) for n in (1, 2))
+    row = one.partition("target_return=6")[2].split()
+    assert (row[0], row[2], row[4]) == ("1", "–", "–")  # episodes, mean, sd, IQM, interval
+    assert "–" not in two
+    assert " to " in two.partition("target_return=6")[2]
+
+
+@pytest.mark.filterwarnings("default::rlutils.callbacks.best.NoBestWarning")
+def test_a_run_with_evaluators_alone(config: Path, tmp_path: Path) -> None:
+    """Its numbers are printed, without headers of empty tables, and a wrong name to choose the best by is told."""
+    folder = tmp_path / "run"
+    evaluators = "evaluation={episodes: 0, evaluators: [{name: toy_error}]}"
+    trained = call("train", str(config), "trainer.steps=20", evaluators, "callbacks=[{name: best, metric: toy/eror}]",
+                   "--out", str(folder))  # fmt: skip
+    assert trained.exit_code == 0, plain(trained)
+    assert "warning: step 20: callbacks: best.metric: evaluations have no number 'toy/eror'" in plain(trained)
+    assert ".py:" not in plain(trained)
+    plugins = ("--plugin", PLUGIN, "--plugin", str(config.parent / "only.py"))
+    evaluated = plain(call("evaluate", str(folder), *plugins))
+    assert evaluated.startswith("step 20 toy_error/")
+    assert "policy" not in evaluated
+    reported = plain(call("report", str(folder)))
+    assert "toy_error/" in reported
+    assert "nothing was played" in reported
+    assert "episodes" not in reported.partition("nothing was played")[0]
+    assert "played again" not in reported
+
+
 def test_play_prints_every_episode_and_films(run: Path, tmp_path: Path) -> None:
     result = call(
         "play", str(run), "--target-return", "8", "--episodes", "2", "--seed", "5", "--plugin", PLUGIN,

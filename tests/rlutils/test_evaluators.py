@@ -22,7 +22,7 @@ from rlalgo.core.dataset import Transitions
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils.app import evaluate, hold_out, resume
 from rlutils.evaluators.action_error import ActionError
-from rlutils.evaluators.fqe import FQE, _Fit
+from rlutils.evaluators.fqe import FQE, _Fit, bounds
 from rlutils.evaluators.return_calibration import ReturnCalibration, _swap
 from tests.rlalgo.discrete import with_conv
 from tests.rlalgo.small_problems import make_grid, make_lq
@@ -108,6 +108,7 @@ def test_fqe_targets_stop_at_terminations_but_not_at_cuts() -> None:
         batch = data.gather(torch.arange(len(data)))
         after = batch.actions.roll(1, 0)
         got = fit.center + fit.scale * fit.targets(batch, after)  # (3, N)
+        low, high = 10 * min(0.0, float(batch.rewards.min())), 10 * max(0.0, float(batch.rewards.max()))
         for i in range(len(data)):
             state = fit.normalizer(batch.next_observations[i : i + 1])
             if kind == "box":
@@ -116,9 +117,46 @@ def test_fqe_targets_stop_at_terminations_but_not_at_cuts() -> None:
             else:
                 values = fit.target.copy(state)[:, 0, after[i]]
             for member in range(3):
-                onward = 0.0 if batch.terminals[i] else 0.9 * (fit.center + fit.scale * float(values[member]))
+                value = min(max(fit.center + fit.scale * float(values[member]), low), high)
+                onward = 0.0 if batch.terminals[i] else 0.9 * value
                 assert float(got[member, i]) == pytest.approx(float(batch.rewards[i]) + onward, abs=1e-5)
     assert batch.terminals.sum() == 2  # the cut one is not among them
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9, 0.99])
+def test_no_true_value_is_beyond_the_bounds_of_fqe(gamma: float) -> None:
+    """Of any policy in the gridworld, costs and gains alike; and the bounds are reached where a reward never ends."""
+    rng = np.random.default_rng(0)
+    for shift in (-3.0, 0.0, 3.0):
+        grid = make_grid(gamma=gamma)
+        grid = replace(grid, rewards=grid.rewards + shift)
+        low, high = bounds(grid.episodes(50).rewards + shift, gamma)
+        for _ in range(50):
+            values = grid.value(rng.integers(0, 4, len(grid.rewards)))[grid.cells()]
+            assert low <= values.min()
+            assert values.max() <= high
+    assert bounds(torch.tensor([1.0, -2.0]), gamma) == pytest.approx((-2 / (1 - gamma), 1 / (1 - gamma)))
+    assert bounds(torch.tensor([1.0, 2.0]), 1.0) == (0.0, math.inf)
+
+
+def test_a_value_at_its_bound_is_found() -> None:
+    lq = make_lq()
+    episodes = lq.episodes(100)
+    episodes = replace(episodes, rewards=torch.ones_like(episodes.rewards))
+    gain = torch.from_numpy(lq.best_gain()).float()
+    found = fqe(Known(episodes.spec, lambda batch: -batch.observations @ gain.T), episodes)
+    assert found["value"] == pytest.approx(10, abs=0.1)
+    assert found["value"] <= 10 + 1e-6
+
+
+def test_fqe_of_a_policy_that_leaves_the_data_stays_within_the_bounds() -> None:
+    lq = make_lq()
+    episodes = lq.episodes(50, noise=0.02)
+    noise = torch.rand(episodes.rewards.shape, generator=torch.Generator().manual_seed(0))
+    episodes = replace(episodes, rewards=0.5 + noise)
+    algo = Known(episodes.spec, lambda batch: torch.full((len(batch.observations), 1), 2.0))
+    found = fqe(algo, episodes, gamma=0.99, lr=1e-2, tau=1.0)  # 26,000 if it is not cut
+    assert 0 <= found["value"] <= float(episodes.rewards.max()) / 0.01
 
 
 def test_fqe_is_the_same_again_and_leaves_the_random_numbers_alone() -> None:

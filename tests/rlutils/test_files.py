@@ -109,7 +109,7 @@ def test_faults_name_file_and_line(tmp_path: Path, text: str, line: int, words: 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.yaml: there is no such file"):
         read_yaml(tmp_path / "missing.yaml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read: it is a folder; give a YAML file"):
         read_yaml(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(ConfigError, match=r"binary\.yaml"):

@@ -451,12 +451,91 @@ def test_a_run_that_has_only_its_configuration(tmp_path: Path) -> None:
     assert page.images == []
 
 
-def test_a_run_that_played_nothing_shows_what_was_measured(tmp_path: Path) -> None:
-    run = fake_run(tmp_path / "run", steps=STEPS[:2], best=500)
+def played_nothing(folder: Path, factor: float = 1.0) -> Path:
+    run = fake_run(folder, seed=int(factor), steps=STEPS[:2], best=500)
     for path in (run / "evaluations").iterdir():
         values = json.loads(path.read_text())
-        values |= {"policies": [], "score": None, "metrics": {"held_out/loss": values["step"] / 1000}}
-        path.write_text(json.dumps(values))
+        metrics = {"held_out/loss": factor * values["step"] / 1000, "held_out/value": 1234.5}
+        path.write_text(json.dumps(values | {"policies": [], "score": None, "metrics": metrics}))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["evaluation"]["evaluators"] = [{"name": "held_out"}]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_evaluators_numbers_have_a_table_of_their_own(tmp_path: Path) -> None:
+    runs = [played_nothing(tmp_path / f"run{factor}", factor) for factor in (1, 3)]
+    write_evaluation(runs[0], 1000, [], "evaluate_20251121-101010-000001")  # evaluators alone, asked again
+    page = report(runs, tmp_path / "page.html")
+    [table] = [t for t in page.tables if t[0][-1][0] == "held_out/value"]
+    assert [[text for text, _ in row] for row in table] == [
+        ["run", "checkpoint", "held_out/loss", "held_out/value"],
+        ["run1", "last, step 1,000", "1.000", "1,234.5"],
+        ["run1", "best, step 500", "0.500", "1,234.5"],
+        ["run3", "last, step 1,000", "3.000", "1,234.5"],
+        ["run3", "best, step 500", "1.500", "1,234.5"],
+    ]
+    assert "policy" not in [t[0][0][0] for t in page.tables]
+    assert "played again" not in page.text
+    text = io.StringIO()
+    print_results(runs, Console(file=text, width=100))
+    rows = {line.split()[0]: line.split()[1:] for line in text.getvalue().splitlines() if line.strip()}
+    assert rows["held_out/loss"] == ["1.000", "0.500", "3.000", "1.500"]
+    assert rows["held_out/value"] == ["1,234.5"] * 4
+    assert "IQM" not in text.getvalue()
+    assert "nothing was played" in text.getvalue()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_evaluation_counts_though_one_of_its_numbers_is_not_finite(tmp_path: Path) -> None:
+    """null stands for NaN in JSON."""
+    run = played_nothing(tmp_path / "run", 1)
+    path = run / "evaluations" / "step_000001000.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"metrics": {"held_out/loss": 2.0, "held_out/value": None}}))
+    page = report([run], tmp_path / "page.html")
+    assert "held_out/value is not finite at some evaluations" in page.text
+    [table] = [t for t in page.tables if t[0][-1][0] == "held_out/value"]
+    assert [text for text, _ in table[1]] == ["run", "last, step 1,000", "2.000", "–"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_held_out_episodes_are_not_said_to_be_trained_on(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run")
+    assert "all 470 episodes of" in report([run], tmp_path / "page.html").text
+    data = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps(data | {"held_out": list(range(52))}))
+    text = report([run], tmp_path / "page.html").text
+    assert "the 470 episodes of" in text
+    assert "(150,029 steps) that were trained on, 52 more being held out; the green" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_targets_are_missed_only_where_there_are_any(tmp_path: Path) -> None:
+    said = "No two different target returns were played"
+    one = report([fake_run(tmp_path / "dt", targets=(800.0,))], tmp_path / "page.html")
+    none = report([fake_run(tmp_path / "bc", algo="bc", targets=())], tmp_path / "page.html")
+    assert said in one.text
+    assert said not in none.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_episode_has_no_spread(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", steps=(500,), best=500)
+    write_evaluation(run, 500, [policy({}, np.array([7.0, 7.0])) | {"returns": [7.0], "sd": 0.0}])
+    page = report([run], tmp_path / "page.html")
+    cells = [cell for cell, _ in page.results()["last, step 500 (also the best)"]["policy"]]
+    assert cells[:5] == ["1", "7.00", "–", "7.00", "–"]
+    assert "policy, last checkpoint, 1 episode" in page.text
+    text = io.StringIO()
+    print_results([run], Console(file=text, width=100))
+    [row] = [line.split() for line in text.getvalue().splitlines() if line.startswith("policy")]
+    assert row[1:6] == cells[:5]
+
+
+def test_a_run_that_played_nothing_shows_what_was_measured(tmp_path: Path) -> None:
+    run = played_nothing(tmp_path / "run")
     record = load_run_record(run)
     assert [list(values) for values in record.metrics["held_out/loss"]] == [[500, 1000], [0.5, 1.0]]
     page = report([run], tmp_path / "page.html")

@@ -16,7 +16,7 @@ from rlalgo.errors import ConfigError
 from rlutils.app import BUILTINS, catalogue, read_settings
 from rlutils.collect import CollectSettings
 from rlutils.files import dump_yaml, parse_yaml, read_yaml
-from rlutils.settings import Settings, override
+from rlutils.settings import Evaluation, Settings, override
 from tests.rlutils.runs import OURS, toy_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -131,6 +131,33 @@ def test_overrides_reach_every_depth() -> None:
     assert read_settings(toy_config("bc"), ["algo.state_encoder=mlp"])[0].algo.config.state_encoder.name == "mlp"
     nested = read_settings(toy_config("bc"), ["algo.state_encoder=mlp", "algo.state_encoder.hidden=[8, 8]"])[0]
     assert nested.algo.config.state_encoder.config.hidden == (8, 8)
+
+
+def test_overrides_change_the_defaults_of_what_a_file_does_not_say() -> None:
+    short = {key: toy_config()[key] for key in ("plugins", "source", "algo")}
+    texts = ["trainer.steps=10", "env.id=Point-v9", "callbacks.0.every=7", "evaluation.policies.0.target_return=5"]
+    settings, _ = read_settings({**short, "env": None}, texts)
+    assert (settings.trainer.name, settings.trainer.config.steps) == ("offline", 10)
+    assert (settings.env.name, settings.env.config.id) == ("gym", "Point-v9")
+    assert [c.name for c in settings.callbacks] == [c.name for c in Settings.callbacks]
+    assert settings.callbacks[0].config.every == 7
+    assert settings.evaluation.policies == ({"target_return": 5},)
+    assert settings.evaluation.episodes == Evaluation.episodes
+    assert read_settings(short)[0].trainer.config.steps != 10  # the defaults themselves are as before
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("callbacks=[csv, best, {name: best, metric: a/b}]", "callbacks: 'best' stands here twice"),
+        ("evaluation.evaluators=[toy_error, {name: toy_error, rows: 3}]",
+         "evaluation: evaluators: 'toy_error' stands here twice"),
+        ("trainer.patience=1", r"trainer\.patience: compares the returns .* set trainer\.patience to null"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_both_have_their_way_are_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_settings(toy_config(evaluation={"episodes": 0}), [override])
 
 
 @pytest.mark.parametrize("text", ["algo.lr", "=3", "algo.lr.x=1", "evaluation.policies.9.x=1", "callbacks.a=1"])

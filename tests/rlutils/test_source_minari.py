@@ -392,13 +392,14 @@ def test_absent_without_download(root: Path) -> None:
     assert "rlalgo data list (1 there)" in text
 
 
-@pytest.mark.parametrize("ident", ["toy", "toy/line", "", "../datasets/toy/line-v0", "a b-v0"])
+@pytest.mark.parametrize("ident", ["toy", "toy/line", "line-v0", "", "../datasets/toy/line-v0", "a b-v0"])
 def test_what_is_no_id(root: Path, ident: str) -> None:
-    """A folder of datasets among them: nobody is told to delete that."""
+    """A folder of datasets among them: nobody is told to delete that, nor to download what no server can have."""
     write_dataset(root)
     with pytest.raises(DataError, match=r"is not on this machine: an id looks like namespace/name-v0") as caught:
         load(ident)
     assert "delete" not in str(caught.value)
+    assert "minari download" not in str(caught.value)
 
 
 def test_absent_without_network_is_told_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,23 @@ def test_what_is_not_measured_is_a_dash_and_counted(tmp_path: Path) -> None:
     assert "| cheetah | iql | – | – | – | – | – |" in text
 
 
+def test_runs_that_are_no_longer_planned_and_those_that_never_began_are_told(tmp_path: Path) -> None:
+    folder = fake_suite(tmp_path / "out", {"bc/cheetah/s0": None, "bc/cheetah/s1": None, "bc/cheetah/s2": "failed"},
+                        error="two\nlines")  # fmt: skip
+    for name in ("old/cheetah/s0", "old/cheetah/s1"):
+        fake_run(folder / name)
+    log = folder / "logs" / "bc" / "cheetah" / "s0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: minari:x is not on this machine\n  to copy it in: run this\n")
+    assert suite_results(folder).notes() == [
+        "bc/cheetah/s2 is not counted: failed: two; lines",
+        "bc/cheetah/s0 is not counted: it did not get as far as training, and said last: "
+        "minari:x is not on this machine; to copy it in: run this",
+        "2 runs in this folder are no longer in the suite: old/cheetah/s0, old/cheetah/s1.",
+    ]
+    assert "- 2 runs in this folder are no longer in the suite" in markdown(suite_results(folder))
+
+
 def test_markdown_has_every_number(tmp_path: Path) -> None:
     results = suite_results(fake_suite(tmp_path / "out"))
     text = markdown(results)

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,7 +30,8 @@ from rlutils.app import catalogue, read_settings
 from rlutils.cli import app
 from rlutils.files import read_yaml, write_yaml
 from rlutils.settings import texts_of
-from rlutils.suite import Suite, matches, read_plan, read_suite
+from rlutils.suite import Suite, last_error, matches, read_plan, read_suite
+from rlutils.suite_results import suite_results
 from rlutils.sweep import sweep
 from rlutils.sweep_view import View, progress
 from tests.rlutils.runs import OURS, PLUGIN, command, equal, state, toy_config, weights
@@ -148,10 +150,9 @@ def test_all_faults_are_told_at_once_with_their_cells(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         quiet(path)
     said = "\n".join(caught.value.faults)
-    assert "bc/small: algo.widht: unknown key 'widht'. Did you mean 'width'?" in said
-    assert "bc/large/one: algo.widht" in said
+    assert "bc/small, bc/large/one: algo.widht: unknown key 'widht'. Did you mean 'width'?" in said
     assert "dt/large/one: trainer.steps: should be greater than or equal to 1, got -1" in said
-    assert len(caught.value.faults) == 3
+    assert len(caught.value.faults) == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -167,6 +168,10 @@ def test_all_faults_are_told_at_once_with_their_cells(tmp_path: Path) -> None:
         ({"datasets": {"a": {}, "a/s1": {}}}, ["bc/a/s1/s1: lies in the folder of bc/a/s1"]),
         ({"options": {"*": {"algo.lr": []}}}, ["algo.lr"]),
         ({"processes": 0}, ["processes"]),
+        (
+            {"processes": 0, "seeds": [1, 1], "algos": {"../bc": "bc.yaml", "dt": "no.yaml"}},
+            ["processes", "has one twice", "'../bc' cannot name a folder", "no.yaml: there is no"],
+        ),
     ],
 )
 def test_a_suite_that_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], said: list[str]) -> None:
@@ -288,6 +293,98 @@ def test_a_pattern_without_a_run_and_a_folder_of_something_else_are_refused(tmp_
         quiet(path)
 
 
+def test_only_a_suites_own_folder_is_filled(tmp_path: Path, fake: Callable[[], list[dict[str, Any]]]) -> None:
+    path, mine = write_suite(tmp_path), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("all of it")
+    for folder in (mine, tmp_path):  # the other holds a suite.yaml, which is the suite itself
+        with pytest.raises(ConfigError, match="exists, is not empty and is not a suite's folder; choose another --out"):
+            quiet(path, out=folder)
+    assert fake() == []
+    assert [file.name for file in mine.iterdir()] == ["thesis.tex"]
+    quiet(path, only=["bc/small"])
+    quiet(path)  # its own
+    assert len(fake()) == 8
+
+
+# --- data, before anything runs ---
+
+
+@pytest.fixture
+def boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a Minari dataset with Box actions, of which there is no more than the metadata."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    box = json.dumps({"type": "Box", "dtype": "float32", "shape": [2], "low": [-1.0, -1.0], "high": [1.0, 1.0]})
+    values = {"total_episodes": 1, "total_steps": 5, "observation_space": box, "action_space": box}
+    folder = tmp_path / "data" / "toy" / "box-v0" / "data"
+    folder.mkdir(parents=True)
+    (folder / "metadata.json").write_text(json.dumps(values))
+    return "toy/box-v0"
+
+
+def data_suite(folder: Path, **datasets: dict[str, Any]) -> Path:
+    path = write_suite(folder, algos={"bc": "bc.yaml", "dqn": "dqn.yaml"}, datasets=datasets, seeds=[0, 1])
+    for algo in ("bc", "dqn"):
+        values = toy_config("bc", source={"name": "minari", "id": "x"})
+        write_yaml(folder / f"{algo}.yaml", {**values, "algo": algo})
+    return path
+
+
+def test_missing_data_and_actions_that_do_not_suit_are_told_before_anything_runs(
+    tmp_path: Path, boxes: str, fake: Callable[[], list[dict[str, Any]]]
+) -> None:
+    gone = {"source": {"id": "toy/bix-v0", "download": False}}
+    path = data_suite(tmp_path, box={"source.id": boxes}, gone=gone)
+    result = CliRunner().invoke(app, ["sweep", str(path), "--dry-run"])
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert "2 faults" in said
+    assert "dqn/box: algo: dqn needs a Discrete action space; minari:toy/box-v0 has Box(" in said
+    assert "bc/gone, dqn/gone: minari:toy/bix-v0 is not on this machine: downloading is off. Did you mean" in said
+    with pytest.raises(ConfigError, match="dqn needs a Discrete"):
+        quiet(path)
+    assert fake() == []
+    listed = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--only", "bc/box"]).stdout
+    assert listed == "bc/box/s0: waiting\nbc/box/s1: waiting\n"
+    quiet(path, only=["bc/box"])
+    (tmp_path / "data" / "toy" / "box-v0" / "data" / "metadata.json").unlink()
+    quiet(path, only=["bc/box"])  # what is finished needs no data
+    assert len(fake()) == 2
+
+
+def test_data_that_may_be_downloaded_is_asked_for_once_before_anything_runs(
+    tmp_path: Path, boxes: str, fake: Callable[[], list[dict[str, Any]]]
+) -> None:
+    path = data_suite(tmp_path, far={"source.id": "no-such-id"})  # which no server is asked for
+    listed = CliRunner().invoke(app, ["sweep", str(path), "--dry-run", "--only", "bc/*/s0"])
+    assert listed.stdout == "bc/far/s0: waiting, its dataset is not on this machine and is to be downloaded first\n"
+    with pytest.raises(ConfigError, match="bc/far, dqn/far: minari:no-such-id is not on this machine: an id looks"):
+        quiet(path)
+    assert fake() == []
+
+
+# --- what is said of failures ---
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("step 10\nerror: 1 fault here\n  a: it is 3.\n  b: no\n", "1 fault here; a: it is 3; b: no"),
+        (
+            "error: old\nTraceback (most recent call last):\n  File x\n    y()\nValueError: y is bad:\n  very\n",
+            "ValueError: y is bad:; very",
+        ),
+        ("Traceback (most recent call last):\n  File x\n", "File x"),
+        ("step 10\n\nSegmentation fault\n", "Segmentation fault"),
+        ("\n", ""),
+    ],
+)
+def test_the_error_of_a_log_is_all_of_it_in_one_line(tmp_path: Path, log: str, said: str) -> None:
+    (tmp_path / "log").write_text("error: of another try\n" + log)
+    assert last_error(tmp_path / "log", len("error: of another try\n")) == said
+    assert last_error(tmp_path / "none") == ""
+
+
 # --- real runs ---
 
 
@@ -307,21 +404,37 @@ def one_run(tmp_path: Path, steps: int) -> tuple[Path, Path]:
 
 def test_ctrl_c_stops_with_a_checkpoint_and_the_next_sweep_ends_as_if_never_stopped(tmp_path: Path) -> None:
     path, run = one_run(tmp_path, 300)
-    process = command("sweep", str(path), cwd=tmp_path)
+    words = [str(path), "--only", "*/s5", "--processes", "1", "--out", "out", "--replace", "--plugin", PLUGIN]
+    process = command("sweep", *words, cwd=tmp_path)
     wait_for(run / "checkpoints" / "last")
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 130, said + errors
-    assert "0 of 1 runs finished, nothing is lost; the same command goes on" in " ".join(errors.split())
+    again = (
+        f"0 of 1 runs finished, nothing is lost; the same command goes on: {shlex.join(['rlalgo', 'sweep', *words])}"
+    )
+    assert again in " ".join(errors.split())
     record = read_yaml(run / "run.yaml")
     assert record["state"] == "interrupted"
     assert 25 <= record["step"] < 300
     jobs, said = quiet(path)
     assert f"bc/one/s5 goes on: stopped at step {record['step']:,}" in said
     assert [job.state for job in jobs] == ["finished"]
+    assert jobs[0].reached == record["step"]
+    assert 0 < jobs[0].since <= (run / "run.yaml").stat().st_mtime
     whole = train(to_mapping(jobs[0].cell.settings), tmp_path / "whole").folder
     assert equal(weights(run), weights(whole))
     assert equal(state(run), state(whole))
+
+
+def test_an_error_that_would_come_again_is_not_tried_again_and_told_whole(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, algos={"bc": "bc.yaml"}, datasets={"bad": {"source.bad_step": 4}}, seeds=[0])
+    jobs, said = quiet(path)
+    assert [(job.state, job.tries) for job in jobs] == [("failed", 1)]
+    assert jobs[0].note == last_error(jobs[0].log)
+    assert "again" not in said
+    remarks = suite_results(tmp_path / "out").notes()
+    assert remarks == [f"bc/bad/s0 is not counted: it did not get as far as training, and said last: {jobs[0].note}"]
 
 
 @pytest.mark.slow
@@ -380,6 +493,35 @@ def test_the_table_counts_and_tells_how_far_runs_are(tmp_path: Path) -> None:
     assert lines[2] == "dt 0/2 1 failed 0/2"
     assert "bc/large/one/s3 30 60 15 0:02" in lines
     assert "1 of 8 runs finished, 1 running, 1 failed, 5 waiting" in lines[-1]
+
+
+def test_progress_of_a_try_before_is_not_shown(tmp_path: Path) -> None:
+    job = sweeping.plan(write_suite(tmp_path))[0][0]
+    job.state, job.since = "running", time.time()
+    job.folder.mkdir(parents=True)
+    record, rows = job.folder / "run.yaml", job.folder / "metrics.csv"
+    write_yaml(record, {"state": "finished", "step": 2000, "seconds": 9.5})
+    rows.write_text("step,seconds,loss\n1900,9.0,3\n2000,9.5,2.0\n")
+    for file in (record, rows):
+        os.utime(file, (job.since - 5, job.since - 5))
+    assert progress(job) == (0, 0.0)
+    job.reached = 25  # it goes on from there
+    assert progress(job) == (25, 0.0)
+    write_yaml(record, {"state": "running", "step": 30, "seconds": 1.5})
+    os.utime(record, (job.since + 5, job.since + 5))
+    assert progress(job) == (30, 1.5)
+    rows.write_text("step,seconds,loss\n30,1.5,3\n40,2.0,2.0\n")
+    os.utime(rows, (job.since + 5, job.since + 5))
+    assert progress(job) == (40, 2.0)
+
+
+def test_runs_that_are_to_start_anew_are_counted(tmp_path: Path) -> None:
+    jobs = sweeping.plan(write_suite(tmp_path))[0]
+    jobs[0].state = jobs[1].state = "changed"
+    console = Console(file=io.StringIO(), width=120, force_terminal=False)
+    console.print(View(jobs, console).picture())
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0 of 8 runs finished, 2 changed, 6 waiting" in said
 
 
 # --- what is shipped ---

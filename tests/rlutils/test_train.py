@@ -17,8 +17,9 @@ import torch
 import rlutils
 from rlalgo import Controller
 from rlalgo.batchrl.bc import BC
-from rlalgo.errors import CheckpointError, ConfigError, DataError, TrainingError
+from rlalgo.errors import CheckpointError, ConfigError, DataError, RlalgoError, TrainingError
 from rlutils.files import read_yaml, write_yaml
+from rlutils.run import NotFiniteWarning, pick_device
 from tests.rlutils.runs import PLUGIN, command, equal, state, toy_config, weights
 
 
@@ -152,6 +153,21 @@ def test_a_resumed_run_can_be_made_longer_but_not_another_one(finished: Path, tm
     assert rlutils.resume(tmp_path / "run", [str(tmp_path / "seed.yaml")], plugins=[PLUGIN]).step == 90
 
 
+def test_what_a_resume_overrides_holds_for_the_next_one(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    rlutils.train(toy_config("bc"), out=run)
+    over = ["trainer.steps=90", "callbacks=[{name: meddler, at: 70}]"]
+    with pytest.raises(KeyboardInterrupt, match="after step 70"):
+        rlutils.resume(run, over, plugins=[PLUGIN])
+    config = read_yaml(run / "config.yaml")
+    assert (config["trainer"]["steps"], config["plugins"]) == (90, [PLUGIN])
+    assert "meddler" in {row["name"] for row in read_yaml(run / "plugins.yaml")}
+    with pytest.raises(ConfigError, match=r"trainer\.steps: 60, but .* has made 70 updates already"):
+        rlutils.resume(run, ["trainer.steps=60"], plugins=[PLUGIN])
+    assert read_yaml(run / "config.yaml") == config
+    assert rlutils.resume(run, plugins=[PLUGIN]).step == 90
+
+
 @pytest.mark.parametrize("what", ["optimizers", "schedulers", "groups"])
 def test_a_run_of_other_optimisers_does_not_go_on(what: str, tmp_path: Path) -> None:
     rlutils.train(toy_config(), out=tmp_path / "run")
@@ -190,6 +206,18 @@ def test_a_run_does_not_go_on_with_data_of_another_kind(tmp_path: Path) -> None:
         write_yaml(path, facts)
     with pytest.raises(CheckpointError, match=r"learnt with the frame_stack 2, and .* has 1 now; train anew"):
         rlutils.resume(run.folder, ["trainer.steps=80"], plugins=[PLUGIN])
+
+
+def test_a_run_is_not_evaluated_with_data_of_another_kind_nor_as_another_algorithm(tmp_path: Path) -> None:
+    config = toy_config("bc", evaluation={"episodes": 0, "evaluators": ["toy_error"]})
+    run = rlutils.train(config, out=tmp_path / "run")
+    with pytest.raises(
+        CheckpointError, match=r"learnt with the action_space Box.*, and toy has Discrete.* data of that"
+    ):
+        rlutils.evaluate(run.folder, overrides=["source.discrete=true"], plugins=[PLUGIN])
+    with pytest.raises(ConfigError, match=r"algo: .*cannot be overridden; train another run"):
+        rlutils.evaluate(run.folder, overrides=["algo.width=3"], plugins=[PLUGIN])
+    assert rlutils.evaluate(run.folder, overrides=["source.episodes=9"], plugins=[PLUGIN]).metrics
 
 
 def test_evaluating_more_often_does_not_change_the_weights(finished: Path, tmp_path: Path) -> None:
@@ -249,12 +277,37 @@ def test_evaluators_measure_without_an_environment(tmp_path: Path) -> None:
     assert all(e["policies"] == [] and e["score"] is None for e in evaluations(tmp_path / "run"))
 
 
+def test_an_evaluator_that_measures_nonsense_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = rlutils.catalogue([PLUGIN]).get("evaluator", "toy_error").cls
+    monkeypatch.setattr(cls, "evaluate", lambda *_: {"mse": float("inf"), "n": 3})
+    config = toy_config("bc", callbacks=[{"name": "best", "metric": "toy_error/mse"}])
+    config["evaluation"] = {"every": 0, "episodes": 0, "evaluators": ["toy_error"]}
+    with pytest.warns(NotFiniteWarning, match="step 60: the evaluator toy_error gave mse = inf"):
+        run = rlutils.train(config, out=tmp_path / "run")
+    assert (run.step, run.best_step) == (60, None)
+    assert evaluations(tmp_path / "run")[0]["metrics"] == {"toy_error/mse": None, "toy_error/n": 3}
+    with pytest.warns(NotFiniteWarning):
+        assert np.isnan(rlutils.evaluate(tmp_path / "run", plugins=[PLUGIN]).metrics["toy_error/mse"])
+
+
 def test_scores_are_only_normalised_in_the_environment_they_belong_to(finished: Path, tmp_path: Path) -> None:
     policy = evaluations(finished)[-1]["policies"][0]
     assert policy["normalised"] == pytest.approx(100 * (policy["mean"] + 10) / 20)
     run = rlutils.train(toy_config(env={"name": "toy", "id": "Point-v9"}), out=tmp_path / "run")
     assert run.last_result is not None
     assert all(p.normalised is None for p in run.last_result.policies)
+
+
+def test_a_device_that_is_not_here_is_answered_with_what_may_be() -> None:
+    with pytest.raises(
+        ConfigError, match=r"'gpu' cannot be used here; choose auto, cpu, cuda, cuda:N or mps"
+    ) as caught:
+        pick_device("gpu")
+    assert "hpu" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"'cuda:99' cannot be used here \(.+\); choose"):
+        pick_device("cuda:99")
 
 
 def test_bad_data_stops_before_anything_is_written(tmp_path: Path) -> None:
@@ -277,8 +330,35 @@ def test_a_run_in_the_way_is_not_touched_unless_told_to(finished: Path, tmp_path
     assert rlutils.train(toy_config(), out=tmp_path / "run", replace=True, seed=3).step == 60
 
 
+@pytest.mark.parametrize("fault", ["env", "evaluator", "data", "memory"])
+def test_a_refused_run_deletes_nothing_and_leaves_nothing(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rlutils.train(toy_config("bc"), out=tmp_path / "run", trainer__steps=5)
+    before = weights(tmp_path / "run")
+    config = toy_config("dt" if fault == "evaluator" else "bc")
+    if fault == "env":
+        config["env"] = {"name": "gym", "id": "CartPole-v1"}
+    elif fault == "evaluator":
+        config["evaluation"] = {"episodes": 0, "evaluators": ["fqe"]}  # which needs another kind of policy
+    elif fault == "data":
+        monkeypatch.setattr(BC, "dataset", lambda *_: (_ for _ in ()).throw(DataError("nothing to learn from")))
+    else:
+        config["algo"] = {"name": "bc", "width": 99_999_999}
+    said = {"env": "CartPole", "evaluator": "fqe needs", "data": "nothing", "memory": "does not fit into the memory"}
+    for name in ("run", "new"):
+        with pytest.raises(RlalgoError, match=said[fault]):
+            rlutils.train(config, out=tmp_path / name, replace=True)
+    assert equal(before, weights(tmp_path / "run"))
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    for replace in (False, True):
+        with pytest.raises(ConfigError, match=r"file is a file, and a run needs a folder; choose another --out"):
+            rlutils.train(toy_config(), out=tmp_path / "file", replace=replace)
+    assert (tmp_path / "file").is_file()
     with pytest.raises(ConfigError, match="cannot be written"):
         rlutils.train(toy_config(), out=tmp_path / "file" / "run")
 
@@ -331,8 +411,10 @@ def test_a_damaged_trainer_state_is_refused_on_resume_and_never_unpickled(conten
         torch.save({"model": torch.zeros(3)}, buffer)
         content = buffer.getvalue()
     file.write_bytes(content)
+    before = [(tmp_path / "run" / name).read_text() for name in ("config.yaml", "run.yaml", "plugins.yaml")]
     with pytest.raises(CheckpointError, match=r"trainer\.pt"):
         rlutils.resume(tmp_path / "run", ["trainer.steps=70"], plugins=[PLUGIN])
+    assert before == [(tmp_path / "run" / name).read_text() for name in ("config.yaml", "run.yaml", "plugins.yaml")]
     rlutils.load(tmp_path / "run")  # playing needs only the other two files
 
 
