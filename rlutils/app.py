@@ -15,7 +15,7 @@ import torch
 
 from rlalgo import plugins as core_plugins
 from rlalgo.config import to_mapping
-from rlalgo.core.algo import BatchRLAlgo, supports
+from rlalgo.core.algo import BatchRLAlgo, needed, supports
 from rlalgo.core.episodes import Episodes
 from rlalgo.errors import ConfigError, RlalgoError
 from rlalgo.registry import Catalogue
@@ -245,8 +245,9 @@ def fit(
     trainer = core_plugins.make("trainer", settings.trainer)
     _try_evaluation(run, algo)
     algo.prepare(episodes, trainer.config.steps)
-    algo.dataset(episodes)  # refuses what it cannot learn from
-    if not resuming:  # only now, when nothing is left to refuse: an old run is deleted here
+    if not resuming:
+        algo.dataset(episodes)  # refuses what it cannot learn from
+        # Only now, when nothing is left to refuse: an old run is deleted here.
         _claim(folder, replace)
         run.write_beginning(command, label)
     error: BaseException | None = None
@@ -305,9 +306,8 @@ def _refuse_misfit(settings: Settings, known: Catalogue, episodes: Episodes, lab
     if supports(cls, space):
         return
     able = [name for name in known.names("algo") if supports(known.get("algo", name).cls, space)]
-    wanted = " or ".join(s.__name__ for s in cls.action_spaces)
     raise ConfigError(
-        [f"algo: {settings.algo.name} needs a {wanted} action space; {label} has {space}. "
+        [f"algo: {settings.algo.name} needs {needed(cls)}; {label} has {space}. "
          f"Try: {', '.join(able) or 'no algorithm here can'}."]
     )  # fmt: skip
 

@@ -109,13 +109,13 @@ def sweep(
     plugin: Plugin = None,
 ) -> None:
     """Train a whole suite: algorithms by datasets by seeds. Goes on where it was stopped."""
-    from rlutils.suite import matches
+    from rlutils.suite import chosen
     from rlutils.sweep import plan
     from rlutils.sweep import sweep as do_sweep
 
     if dry_run:
         for job in plan(suite, only or (), out_folder, plugin or ())[0]:
-            if not only or any(matches(pattern, job.name) for pattern in only):
+            if chosen(job.name, only or ()):
                 out.print(f"{job.name}: {job.state}{job.note and f', {job.note}'}", markup=False, soft_wrap=True)
         return
     jobs = do_sweep(suite, only or (), processes, out_folder, replace, plugin or (), out)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from rlalgo.config import Count, Whole, parse_into, to_mapping
-from rlalgo.core.algo import supports
+from rlalgo.core.algo import needed, supports
 from rlalgo.errors import ConfigError, DataError, RlalgoError, near
 from rlutils.app import catalogue, read_settings
 from rlutils.files import read_yaml, write_yaml
@@ -177,8 +177,7 @@ def check_data(cells: Iterable[Cell], download: bool) -> set[str]:
             choice = cell.settings.algo
             assert choice.entry is not None
             if not supports(choice.entry.cls, space):
-                needed = " or ".join(kind.__name__ for kind in choice.entry.cls.action_spaces)
-                text = f"algo: {choice.name} needs a {needed} action space; minari:{ident} has {space}"
+                text = f"algo: {choice.name} needs {needed(choice.entry.cls)}; minari:{ident} has {space}"
                 faults.setdefault(text, []).append(cell.group)
     if faults:
         raise ConfigError(_together(faults))
@@ -203,6 +202,11 @@ def one_line(text: str) -> str:
 def matches(pattern: str, name: str) -> bool:
     """Whether a pattern names this path of labels, or a beginning of it."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
+
+
+def chosen(name: str, only: Sequence[str]) -> bool:
+    """Whether one of the patterns names this run; all runs are chosen where there is none."""
+    return not only or any(matches(pattern, name) for pattern in only)
 
 
 def write_plan(folder: Path, suite: Path, cells: Sequence[Cell]) -> None:

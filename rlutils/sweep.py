@@ -30,7 +30,18 @@ from rlalgo.config import to_mapping
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils import checkpoint
 from rlutils.files import read_yaml
-from rlutils.suite import PLAN, Cell, check_data, differences, last_error, matches, one_line, read_suite, write_plan
+from rlutils.suite import (
+    PLAN,
+    Cell,
+    check_data,
+    chosen,
+    differences,
+    last_error,
+    matches,
+    one_line,
+    read_suite,
+    write_plan,
+)
 from rlutils.sweep_view import View
 from rlutils.worker import FAULT
 
@@ -110,7 +121,7 @@ def plan(
             raise ConfigError([f"--only '{pattern}' matches no run; they have names such as {cells[0].name}"])
     jobs = [look(cell, folder) for cell in cells]
     _refuse_foreign(folder)
-    todo = [job for job in jobs if job.state != "finished" and _chosen(job.cell, only)]
+    todo = [job for job in jobs if job.state != "finished" and chosen(job.name, only)]
     absent = check_data([job.cell for job in todo], download=False)
     for job in todo:
         if job.name in absent and job.state == "waiting" and not job.note:
@@ -146,7 +157,7 @@ def sweep(
     every, folder, asked = plan(path, only, None if out is None else Path(out), plugins)
     cells = [job.cell for job in every]
     with _locked(folder) as lock:
-        jobs = [look(cell, folder) for cell in cells if _chosen(cell, only)]
+        jobs = [look(cell, folder) for cell in cells if chosen(cell.name, only)]
         _refuse_changed(jobs, replace)
         todo = [job for job in jobs if job.state != "finished"]
         check_data([job.cell for job in todo], download=True)
@@ -304,10 +315,6 @@ def _refuse_foreign(folder: Path) -> None:
     plan = read_yaml(folder / PLAN) if PLAN in inside else None
     if inside and not (isinstance(plan, dict) and "runs" in plan):
         raise ConfigError([f"{folder} exists, is not empty and is not a suite's folder; choose another --out"])
-
-
-def _chosen(cell: Cell, only: Sequence[str]) -> bool:
-    return not only or any(matches(pattern, cell.name) for pattern in only)
 
 
 @contextlib.contextmanager

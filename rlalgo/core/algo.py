@@ -48,8 +48,7 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
     def __init__(self, spec: DataSpec, config: Any) -> None:
         super().__init__()
         if not isinstance(spec.action_space, self.action_spaces):
-            names = " or ".join(space.__name__ for space in self.action_spaces)
-            raise TypeError(f"{self.name} needs a {names} action space, got {spec.action_space}")
+            raise TypeError(f"{self.name} needs {needed(type(self))}, got {spec.action_space}")
         self.spec = spec
         self.config = config
         self.optimizers: dict[str, Optimizer] = {}
@@ -119,3 +118,8 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
 def supports(algo: type[BatchRLAlgo], space: gymnasium.Space) -> bool:
     """Whether the algorithm can act in this action space."""
     return isinstance(space, algo.action_spaces)
+
+
+def needed(algo: type[BatchRLAlgo]) -> str:
+    """What `supports` asks for, in words: `a Box or Discrete action space`."""
+    return f"a {' or '.join(space.__name__ for space in algo.action_spaces)} action space"
