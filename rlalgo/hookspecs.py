@@ -67,7 +67,7 @@ def rlalgo_register_callbacks(register: Register) -> None:
 @hookspec
 def rlalgo_register_behaviours(register: Register) -> None:
     """`register(cls)` for each behaviour: `__init__(self, config)` and
-    `episodes(make_env, steps, seed, say)`, an iterator of Recorded episodes (see rlutils.collect)."""
+    `episodes(make_env, steps, seed, say)`, an iterator of Recorded episodes (see rlutils.collecting.collect)."""
 
 
 @hookspec

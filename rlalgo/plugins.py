@@ -46,7 +46,7 @@ BUILTINS = (
     "rlalgo.batchrl.dqn",
     "rlalgo.batchrl.discrete_cql",
     "rlalgo.batchrl.discrete_iql",
-    "rlalgo.batchrl.dt.decision_tf",
+    "rlalgo.batchrl.dt.decision_transformer",
 )
 GROUP = "rlalgo"
 
@@ -84,7 +84,7 @@ def catalogue(plugins: Sequence[str] = (), block: Sequence[str] = (), builtins: 
     result = Catalogue()
     seen = set()
     for module in (*BUILTINS, *builtins):
-        name = module.removesuffix(".decision_tf").removesuffix(".builtin").rsplit(".", 1)[-1]
+        name = module.removesuffix(".decision_transformer").removesuffix(".builtin").rsplit(".", 1)[-1]
         seen.add(name)
         if name not in block:
             owner = Owner(name, "rlalgo", __version__, module)

@@ -19,11 +19,11 @@ from rlalgo.core.algo import BatchRLAlgo, needed, supports
 from rlalgo.core.episodes import Episodes
 from rlalgo.errors import ConfigError, RlalgoError
 from rlalgo.registry import Catalogue
-from rlutils import checkpoint as checkpoints
-from rlutils.evaluate import EvalResult, forked_rng
-from rlutils.files import read_yaml
-from rlutils.run import Run, pick_device, seed_everything, write_result
-from rlutils.settings import DEFAULTS, Settings, load_mapping, override, to_settings
+from rlutils.checkpoints import store as checkpoints
+from rlutils.config.files import read_yaml
+from rlutils.config.settings import DEFAULTS, Settings, load_mapping, override, to_settings
+from rlutils.evaluation.evaluate import EvalResult, forked_rng
+from rlutils.training.run import Run, pick_device, seed_everything, write_result
 
 BUILTINS = ("rlutils.builtin",)
 

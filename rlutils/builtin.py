@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from rlalgo.hookspecs import hookimpl
-from rlutils.behaviours.ars import ARS
-from rlutils.behaviours.random import Random
-from rlutils.behaviours.run import RunPolicy
-from rlutils.callbacks.best import Best
-from rlutils.callbacks.console import Console
-from rlutils.callbacks.csv import Csv
-from rlutils.callbacks.tensorboard import TensorBoard
-from rlutils.envs import GymEnv
-from rlutils.evaluators.action_error import ActionError
-from rlutils.evaluators.fqe import FQE
-from rlutils.evaluators.return_calibration import ReturnCalibration
-from rlutils.sources.minari import MinariSource
-from rlutils.trainer import OfflineTrainer
+from rlutils.collecting.behaviors.ars import ARS
+from rlutils.collecting.behaviors.random import Random
+from rlutils.collecting.behaviors.trained import RunPolicy
+from rlutils.data.minari_source import MinariSource
+from rlutils.envs.gym import GymEnv
+from rlutils.evaluation.evaluators.action_error import ActionError
+from rlutils.evaluation.evaluators.fqe import FQE
+from rlutils.evaluation.evaluators.return_calibration import ReturnCalibration
+from rlutils.training.callbacks.best import Best
+from rlutils.training.callbacks.console import Console
+from rlutils.training.callbacks.csv import Csv
+from rlutils.training.callbacks.tensorboard import TensorBoard
+from rlutils.training.trainer import OfflineTrainer
 
 
 @hookimpl

@@ -22,10 +22,10 @@ from rlalgo.hookspecs import CATALOGUE_HOOKS
 from rlalgo.plugins import PluginWarning
 from rlalgo.version import __version__
 from rlutils import app as application
-from rlutils.callbacks.best import NoBestWarning
-from rlutils.files import parse_yaml, write_json
-from rlutils.run import NotFiniteWarning
-from rlutils.settings import Settings
+from rlutils.config.files import parse_yaml, write_json
+from rlutils.config.settings import Settings
+from rlutils.training.callbacks.best import NoBestWarning
+from rlutils.training.run import NotFiniteWarning
 
 app = typer.Typer(
     help="Offline reinforcement learning from YAML: train, evaluate, play, report.",
@@ -109,9 +109,9 @@ def sweep(
     plugin: Plugin = None,
 ) -> None:
     """Train a whole suite: algorithms by datasets by seeds. Goes on where it was stopped."""
-    from rlutils.suite import chosen
-    from rlutils.sweep import plan
-    from rlutils.sweep import sweep as do_sweep
+    from rlutils.sweeps.suite import chosen
+    from rlutils.sweeps.sweep import plan
+    from rlutils.sweeps.sweep import sweep as do_sweep
 
     if dry_run:
         for job in plan(suite, only or (), out_folder, plugin or ())[0]:
@@ -176,7 +176,7 @@ def play(
     plugin: Plugin = None,
 ) -> None:
     """Play a trained policy, and film it."""
-    from rlutils.play import play as play_run
+    from rlutils.evaluation.play import play as play_run
 
     options: dict[str, Any] = {} if target_return is None else {"target_return": target_return}
     for text in option or []:
@@ -198,11 +198,11 @@ def report(
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write algorithms by datasets here.")] = None,
 ) -> None:
     """Write a self-contained HTML page about runs or a suite, and print their results."""
-    from rlutils import suite_report
-    from rlutils.records import experiments
-    from rlutils.report import print_results, write_report
-    from rlutils.suite import PLAN
-    from rlutils.suite_results import results_of, suite_results
+    from rlutils.reports import suite_page as suite_report
+    from rlutils.reports.records import experiments
+    from rlutils.reports.runs_page import print_results, write_report
+    from rlutils.reports.suite_results import results_of, suite_results
+    from rlutils.sweeps.suite import PLAN
 
     target = out_file or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     is_suite = [(run / PLAN).is_file() for run in runs]
@@ -234,7 +234,7 @@ def collect(
     plugin: Plugin = None,
 ) -> None:
     """Record a dataset with a behaviour policy."""
-    from rlutils.collect import collect_file
+    from rlutils.collecting.collect import collect_file
 
     result = collect_file(config, list(overrides or []), replace, plugin or (), out)
     returns = result.returns
@@ -249,7 +249,7 @@ def collect(
 @told
 def data_list() -> None:
     """Datasets on this machine."""
-    from rlutils.data import print_list
+    from rlutils.data.inspect import print_list
 
     print_list(out)
 
@@ -261,7 +261,7 @@ def data_inspect(
     plot: Annotated[Path | None, typer.Option(help="PNG file for the histogram of returns.")] = None,
 ) -> None:
     """What is in a dataset: spaces, episodes, steps, returns, reference scores."""
-    from rlutils.data import inspect_dataset, plot_returns, print_inspection
+    from rlutils.data.inspect import inspect_dataset, plot_returns, print_inspection
 
     found = inspect_dataset(ident)
     print_inspection(found, out)
@@ -316,7 +316,7 @@ def new_plugin(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write the new folder into.")] = Path(),
 ) -> None:
     """Write a plugin to start from: a distribution with a small working example of its kind, and tests."""
-    from rlutils.new_plugin import new_plugin as write
+    from rlutils.scaffold.new_plugin import new_plugin as write
 
     written = write(kind, name, out_folder, application.catalogue())
     out.print(f"{written.folder}: {', '.join(written.files)}\nGo on with", markup=False, soft_wrap=True)
@@ -332,8 +332,8 @@ def print_schema(
     plugin: Plugin = None,
 ) -> None:
     """JSON schema of the YAML files, for editors; it knows every installed plugin."""
-    from rlutils.collect import CollectSettings
-    from rlutils.suite import Suite
+    from rlutils.collecting.collect import CollectSettings
+    from rlutils.sweeps.suite import Suite
 
     classes: dict[str, type] = {"train": Settings, "collect": CollectSettings, "suite": Suite}
     if what not in classes:

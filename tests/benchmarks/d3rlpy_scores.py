@@ -23,9 +23,9 @@ from torch import Tensor
 
 import rlutils
 from rlalgo import Episodes, Policy, rollout
-from rlutils.envs import GymEnv
-from rlutils.files import read_yaml, write_json
-from rlutils.sources.minari import MinariSource
+from rlutils.config.files import read_yaml, write_json
+from rlutils.data.minari_source import MinariSource
+from rlutils.envs.gym import GymEnv
 
 ALGOS = {"td3_bc": 20_000, "iql": 20_000, "cql": 4_000}  # updates, as in configs/suites/results.yaml
 TASKS = ("hopper/medium", "halfcheetah/medium")

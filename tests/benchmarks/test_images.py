@@ -16,7 +16,7 @@ from rlalgo import DataSpec, Episodes
 from rlalgo.batchrl.dt import DecisionTransformer, RtgEpDataset
 from rlalgo.config import parse
 from rlutils.app import catalogue
-from rlutils.mapped import Allocate, map_episodes
+from rlutils.data.mapped import Allocate, map_episodes
 from tests.benchmarks.test_speed import compare, full  # noqa: F401 (a fixture)
 
 STACK = 4

@@ -26,8 +26,8 @@ from rlalgo import BatchRLAlgo, Controller, DataSpec, Episodes, WindowBatch, rol
 from rlalgo.config import field_docs, resolve, to_mapping
 from rlalgo.core.algo import supports
 from rlalgo.registry import Choice, Kind
-from rlutils import checkpoint
-from rlutils.evaluate import evaluate
+from rlutils.checkpoints import store as checkpoint
+from rlutils.evaluation.evaluate import evaluate
 from tests.rlalgo.toy_data import make_episodes
 from tests.rlutils.runs import PLUGIN, equal, state, toy_config, weights
 from tests.rlutils.toy_plugin import PointEnv, ToySource

@@ -30,7 +30,7 @@ from rlalgo.config import (
 )
 from rlalgo.errors import ConfigError, PluginError
 from rlalgo.registry import Catalogue, Entry, Owner
-from rlutils.files import dump_yaml, parse_yaml
+from rlutils.config.files import dump_yaml, parse_yaml
 
 
 @dataclass(frozen=True)

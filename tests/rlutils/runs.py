@@ -11,7 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from rlutils.checkpoint import find, load_trainer_state
+from rlutils.checkpoints.store import find, load_trainer_state
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = str(Path(__file__).parent / "toy_plugin.py")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rlutils.cli import app
-from rlutils.files import read_yaml, write_yaml
+from rlutils.config.files import read_yaml, write_yaml
 from tests.rlutils.runs import PLUGIN, toy_config
 
 ONLY = """
@@ -157,7 +157,7 @@ def test_evaluate_claims_no_spread_of_one_episode(run: Path) -> None:
     assert " to " in two.partition("target_return=6")[2]
 
 
-@pytest.mark.filterwarnings("default::rlutils.callbacks.best.NoBestWarning")
+@pytest.mark.filterwarnings("default::rlutils.training.callbacks.best.NoBestWarning")
 def test_a_run_with_evaluators_alone(config: Path, tmp_path: Path) -> None:
     """Its numbers are printed, without headers of empty tables, and a wrong name to choose the best by is told."""
     folder = tmp_path / "run"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rlutils
 from rlutils.app import read_settings
-from rlutils.files import parse_yaml
+from rlutils.config.files import parse_yaml
 from tests.rlutils.runs import toy_config
 
 ROOT = Path(__file__).parents[2]

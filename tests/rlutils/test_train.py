@@ -18,8 +18,8 @@ import rlutils
 from rlalgo import Controller
 from rlalgo.batchrl.bc import BC
 from rlalgo.errors import CheckpointError, ConfigError, DataError, RlalgoError, TrainingError
-from rlutils.files import read_yaml, write_yaml
-from rlutils.run import NotFiniteWarning, pick_device
+from rlutils.config.files import read_yaml, write_yaml
+from rlutils.training.run import NotFiniteWarning, pick_device
 from tests.rlutils.runs import PLUGIN, command, equal, state, toy_config, weights
 
 

@@ -22,7 +22,7 @@ from gymnasium import spaces
 from rlalgo.config import Count, Whole
 from rlalgo.core.episodes import DataSpec, Episodes
 from rlalgo.errors import DataError, near
-from rlutils.mapped import Allocate, fingerprint, map_episodes, worthwhile
+from rlutils.data.mapped import Allocate, fingerprint, map_episodes, worthwhile
 
 from rlalgo_atari.env import env_id, preprocessing
 from rlalgo_atari.replay_files import FILES, Checkpoint, numbers, read

@@ -16,7 +16,7 @@ import gymnasium
 from rlalgo.config import Count, Probability, Whole
 from rlalgo.core.episodes import DataSpec
 from rlalgo.errors import EnvironmentFault
-from rlutils.envs import GymEnv
+from rlutils.envs.gym import GymEnv
 
 gymnasium.register_envs(ale_py)
 

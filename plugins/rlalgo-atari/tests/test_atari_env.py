@@ -18,7 +18,7 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from rlalgo import DataSpec
 from rlalgo.core.policy import FrameStack
 from rlalgo.errors import EnvironmentFault
-from rlutils.envs import GymEnv
+from rlutils.envs.gym import GymEnv
 
 from rlalgo_atari import Atari, DQNReplay, preprocessing
 

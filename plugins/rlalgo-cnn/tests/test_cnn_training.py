@@ -17,8 +17,8 @@ from rlalgo import BatchRLAlgo, Episodes
 from rlalgo.config import resolve
 from rlalgo.errors import CheckpointError
 from rlalgo.registry import Choice, Kind
-from rlutils import checkpoint
-from rlutils.evaluate import evaluate
+from rlutils.checkpoints import store as checkpoint
+from rlutils.evaluation.evaluate import evaluate
 
 torch.set_num_threads(1)
 GAME = str(Path(__file__).parent / "catch_game.py")

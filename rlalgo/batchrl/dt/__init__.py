@@ -5,7 +5,7 @@
 
 from rlalgo.batchrl.dt import dt_model, trajectory_gpt2
 from rlalgo.batchrl.dt import dt_model as DT_model
-from rlalgo.batchrl.dt.decision_tf import DecisionTransformer
+from rlalgo.batchrl.dt.decision_transformer import DecisionTransformer
 from rlalgo.batchrl.dt.dt_model import DTModel, from_hugging_face
 from rlalgo.batchrl.dt.play import DTPolicy, dt_play
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset

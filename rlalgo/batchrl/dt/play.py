@@ -16,7 +16,7 @@ from rlalgo.core.rollout import rollout
 from rlalgo.nets import Chooser
 
 if TYPE_CHECKING:
-    from rlalgo.batchrl.dt.decision_tf import DecisionTransformer
+    from rlalgo.batchrl.dt.decision_transformer import DecisionTransformer
 
 
 class DTPolicy(Policy):

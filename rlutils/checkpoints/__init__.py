@@ -1,0 +1,1 @@
+"""Checkpoints: an algorithm to a folder and back."""

@@ -1,0 +1,1 @@
+"""Collecting: a behavior plays and becomes a dataset."""

@@ -1,0 +1,1 @@
+"""Configuration: YAML files, overrides and checked settings."""

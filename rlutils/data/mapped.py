@@ -1,0 +1,177 @@
+"""Observations that need not fit into memory: a converted copy on disk, mapped rather than read.
+
+The first load converts; later ones open the copy in milliseconds, and only the pages that batches touch take memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.errors import ConfigError, DataError
+from rlutils.config.files import alive, read_yaml, write_atomic, write_yaml
+
+Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
+"""Shape and type -> the array to fill with observations: `numpy.empty`, or one that lies on disk."""
+
+_COLUMNS = ("actions", "rewards", "terminations", "truncations", "starts", "has_final")
+_FORMAT = 1
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+
+
+def root() -> Path:
+    """Where converted copies lie: $RLALGO_CACHE, or rlalgo in the user's cache folder. Copies may be deleted."""
+    given = os.environ.get("RLALGO_CACHE")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rlalgo"
+
+
+def worthwhile(option: bool | None, size: int) -> bool:
+    """The option if there is one; else whether `size` bytes are more than half of this machine's memory."""
+    if option is not None:
+        return option
+    if not hasattr(os, "sysconf"):  # Windows
+        return False
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, where there is one
+        memory = min(memory, int(_CONTAINER.read_text()))
+    return size > memory // 2
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """What changes when a file does, without reading it; DataError if it is not there."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    return {"path": str(file.resolve()), "size": found.st_size, "mtime": found.st_mtime_ns}
+
+
+def map_episodes(label: str, key: Mapping[str, Any], load: Callable[[Allocate], Episodes]) -> Episodes:
+    """Episodes whose observations are mapped from a converted copy.
+
+    Args:
+        label: how messages call the data.
+        key: plain values that say which data it is and what was done to it; another key is another copy.
+        load: makes the episodes, checked, with their observations in the array that its argument allocates. Called
+            where there is no copy yet.
+
+    Raises:
+        DataError: the copy cannot be written (no room, say) or read.
+    """
+    digest = hashlib.sha256(json.dumps({**key, "format": _FORMAT}, sort_keys=True).encode()).hexdigest()[:16]
+    folder = root() / f"{re.sub(r'[^A-Za-z0-9]+', '-', label).strip('-')}-{digest}"
+    if not folder.exists():
+        _convert(label, folder, load)
+    try:
+        return _open(folder)
+    except (OSError, safetensors.SafetensorError, ConfigError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{label}: its converted copy {folder} cannot be read ({_why(error)}); delete the folder, and it will be "
+            "converted again"
+        ) from error
+
+
+def _convert(label: str, folder: Path, load: Callable[[Allocate], Episodes]) -> None:
+    """Writes the copy under another name, and renames it when it is complete."""
+    prefix = f".{folder.name}-{platform.node()}-"
+    with _writing(label, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for old in folder.parent.glob(f"{prefix}*"):  # a kill on this machine left it
+            number = old.name.removeprefix(prefix).partition("-")[0]
+            if number.isdigit() and not alive(int(number)):
+                shutil.rmtree(old, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=folder.parent))
+    arrays: list[np.memmap] = []
+
+    def allocate(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        path, size = temporary / "observations.bin", int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if not size:
+            return np.empty(shape, dtype)  # no episodes, which `load` will refuse
+        with _writing(label, folder):
+            _reserve(path, size)
+            arrays.append(np.memmap(path, dtype, "r+", shape=shape))
+        return arrays[-1]
+
+    try:
+        episodes = load(allocate)
+        columns = {name: getattr(episodes, name) for name in _COLUMNS}
+        columns |= {f"info/{name}": column for name, column in episodes.info.items()}
+        columns = {name: column.contiguous() for name, column in columns.items()}
+        with _writing(label, folder):
+            for array in arrays:
+                array.flush()
+            write_atomic(temporary / "columns.safetensors", safetensors.torch.save(columns))
+            write_yaml(temporary / "spec.yaml", episodes.spec.to_mapping())
+            temporary.chmod(0o755)
+            try:
+                os.replace(temporary, folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster, and its copy is as good
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _writing(label: str, folder: Path) -> Iterator[None]:
+    """What the disk has against a copy, as DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{label}: no converted copy can be written to {folder} ({_why(error)}); set RLALGO_CACHE to a folder with "
+            "room, or `memory_map: false` in the source"
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A file of this size whose room is taken: writing to a map on a full disk would kill the process."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+
+
+def _open(folder: Path) -> Episodes:
+    spec = DataSpec.from_mapping(read_yaml(folder / "spec.yaml"))
+    columns = safetensors.torch.load_file(folder / "columns.safetensors")
+    rows = len(columns["rewards"]) + len(columns["has_final"])
+    shape = (rows, *(spec.observation_space.shape or ()))
+    dtype = torch.from_numpy(np.empty(0, spec.observation_space.dtype)).dtype
+    path = folder / "observations.bin"
+    if path.stat().st_size != int(np.prod(shape)) * dtype.itemsize:
+        raise KeyError(f"{path.name} has another size than {shape} {dtype} takes")
+    # Private, so that whoever writes into the tensor changes it for themselves alone; and without memory set aside for
+    # that, since the file may be larger than all there is.
+    with path.open("rb") as file:
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+        pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    observations = torch.frombuffer(pages, dtype=dtype).view(shape)
+    info = {name.removeprefix("info/"): column for name, column in columns.items() if name.startswith("info/")}
+    rest = {name: columns[name] for name in _COLUMNS}
+    return Episodes(observations=observations, **rest, info=info, spec=spec, mapped=True)

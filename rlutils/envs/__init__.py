@@ -1,0 +1,1 @@
+"""Environments that give what the data holds."""

@@ -1,0 +1,315 @@
+"""Environments that give what the data holds: made by Gymnasium id and prepared as the data's record says."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
+from gymnasium.spaces import utils as gymnasium_utils
+
+from rlalgo.core.episodes import DataSpec
+from rlalgo.errors import EnvironmentFault, near
+from rlutils.data.images import Images
+from rlutils.data.spaces import from_mapping, is_image, needs_flatten, stored_space
+
+_MODULES = {"ALE": "ale_py"}
+"""Namespace of an id -> the package that registers its environments."""
+_EXTRAS = {"ale_py": "rlalgo[atari]", "cv2": "rlalgo[atari]", "mujoco": "gymnasium[mujoco]"}
+"""Package -> what to install for it, where that is not the package's own name."""
+_FAILURES = (
+    gymnasium.error.Error,
+    ImportError,
+    OSError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+)
+"""What an environment's own code may raise while it is made or rendered."""
+
+
+class GymEnv:
+    """Gymnasium environments: the one that the data was recorded in, or another that fits the data."""
+
+    name: ClassVar[str] = "gym"
+
+    @dataclass(frozen=True)
+    class Config:
+        id: str | None = None
+        """Gymnasium id, such as Hopper-v5 or package:Name-v0 (imports the package); null: the data's own."""
+        kwargs: Mapping[str, Any] = field(default_factory=dict)
+        """Arguments of the environment; they take precedence over those that the data was recorded with."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def make(self, spec: DataSpec, n: int, render_mode: str | None = None) -> list[gymnasium.Env]:
+        """n environments whose observations and actions are as in the data.
+
+        Args:
+            spec: what the data is made of; its `preprocess` is applied.
+            n: how many.
+            render_mode: `rgb_array` for frames without a screen. A first frame is drawn at once to try it.
+
+        Raises:
+            EnvironmentFault: there is no such environment, it cannot be made or rendered here, or it does not
+                fit the data.
+        """
+        name = self.config.id or spec.env_id
+        if name is None:
+            raise EnvironmentFault(
+                "the data does not say which environment it comes from: "
+                "set `env: {name: gym, id: ...}`, or do without evaluation (evaluation.episodes: 0)"
+            )
+        envs: list[gymnasium.Env] = []
+        try:
+            for _ in range(n):
+                with _warned_once(bool(envs)):
+                    envs.append(self._one(name, spec, render_mode))
+            if render_mode == "rgb_array" and envs:
+                try_rendering(envs[0])
+        except BaseException:
+            for env in envs:
+                env.close()
+            raise
+        return envs
+
+    def _one(self, name: str, spec: DataSpec, render_mode: str | None) -> gymnasium.Env:
+        # Arguments and wrappers belong to the environment that the data was recorded in, not to another one.
+        record = spec.preprocess if name == spec.env_id else {}
+        mode = {} if render_mode is None else {"render_mode": render_mode}
+        kwargs = {**record.get("env_kwargs", {}), **self.config.kwargs, **mode}
+        env = make_env(name, kwargs, record.get("env_module"), record.get("env_wrappers", ()))
+        try:
+            return Prepared(env, spec)
+        except EnvironmentFault:
+            env.close()
+            raise
+
+
+def make_env(
+    name: str, kwargs: Mapping[str, Any], module: str | None = None, wrappers: Sequence[Mapping[str, Any]] = ()
+) -> gymnasium.Env:
+    """An environment by its Gymnasium id.
+
+    Args:
+        name: the id; ALE's are found without importing anything.
+        kwargs: its arguments.
+        module: the package that registers it, where that is not known otherwise.
+        wrappers: records of wrappers, innermost first (`preprocess_record` in rlutils.data.minari_source).
+
+    Raises:
+        EnvironmentFault: there is no such environment (with near names), or what to install for it.
+    """
+    _import_package(name, module)
+    if ale := sys.modules.get("ale_py"):
+        ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)  # else it prints a banner
+    try:
+        env = gymnasium.make(name, disable_env_checker=True, **kwargs)
+        for wrapper in wrappers:
+            env = _wrap(env, wrapper)
+    except gymnasium.error.UnregisteredEnv as error:
+        known = near(name, gymnasium.registry) or f" {error}"
+        raise EnvironmentFault(f"there is no environment '{name}'.{known}") from error
+    except _FAILURES as error:
+        shown = {key: value for key, value in kwargs.items() if key != "render_mode"}
+        told = f"made with {shown}" if shown else "made without arguments"
+        raise EnvironmentFault(f"environment {name}, {told}: {_why(error, name)}") from error
+    return env
+
+
+class Prepared(gymnasium.ObservationWrapper):
+    """An environment whose observations are of the data's shape and type: flattened and cast if need be."""
+
+    def __init__(self, env: gymnasium.Env, spec: DataSpec) -> None:
+        """Raises EnvironmentFault if the environment does not fit the spec."""
+        super().__init__(env)
+        own, wanted = env.observation_space, spec.observation_space
+        recorded = spec.preprocess.get("flatten")
+        self.original = from_mapping(recorded) if recorded else own
+        self.flat = needs_flatten(self.original)
+        record = Images.recorded(spec.preprocess)
+        try:
+            stored = stored_space(self.original)
+            self.images = record and Images.wanted(stored, record.gray, record.size)
+        except TypeError as error:
+            raise EnvironmentFault(f"environment {_name(env)}: observations: {error}") from error
+        if self.images is not None:
+            stored = self.images.space(stored)
+        alike = stored.shape == wanted.shape and is_image(stored) == is_image(wanted)
+        if not alike or not _same_parts(self.original, own):
+            raise _misfit(env, "observations", own, self.original if recorded else wanted)
+        if not _same_actions(env.action_space, spec.action_space):
+            raise _misfit(env, "actions", env.action_space, spec.action_space)
+        self.observation_space = wanted
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """(*S) prepared as the data and in its type; a copy, since environments may reuse their arrays."""
+        if self.flat:
+            observation = gymnasium_utils.flatten(self.original, observation)
+        if self.images is not None:
+            observation = self.images(np.asarray(observation)[None])[0]
+        return np.array(observation, self.observation_space.dtype)
+
+
+def try_rendering(env: gymnasium.Env) -> np.ndarray:
+    """One frame (H, W, 3) uint8 of an environment made with render_mode="rgb_array"; it is reset for that.
+
+    Raises:
+        EnvironmentFault: nothing here can render it; says what to install or set.
+    """
+    failures: tuple[type[Exception], ...] = _FAILURES
+    advice = ""
+    if hasattr(env.unwrapped, "mujoco_renderer"):
+        failures = (*_FAILURES, sys.modules["mujoco"].FatalError)
+        advice = _GL_ADVICE
+    try:
+        if advice:
+            _choose_gl()
+            _follow(env)
+        env.reset(seed=0)
+        frame = env.render()
+    except failures as error:
+        told = f"environment {_name(env)} cannot be rendered: {_why(error, _name(env))}"
+        raise EnvironmentFault(f"{told}. {advice}".rstrip(". ")) from error
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+        got = f"shape {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise EnvironmentFault(f"environment {_name(env)} renders {got}, expected an array (H, W, 3)")
+    return frame
+
+
+_GL_ADVICE = (
+    "Without a screen MuJoCo draws through EGL (apt-get install libegl1, then MUJOCO_GL=egl) "
+    "or OSMesa (apt-get install libosmesa6, then MUJOCO_GL=osmesa)"
+)
+
+
+def _choose_gl() -> None:
+    """Sets MUJOCO_GL where it is not set and there is no screen, and tries whether its backend works.
+
+    Gymnasium itself would take GLFW then, which seems to start and fails at the first frame.
+    """
+    if sys.platform != "linux":
+        return
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    backend = os.environ.get("MUJOCO_GL", "").lower()
+    if not backend and not screen:
+        backend = "osmesa" if _loads("libOSMesa.so.8") and not _loads("libEGL.so.1") else "egl"
+    if backend == "glfw" and not screen:
+        raise RuntimeError("MUJOCO_GL=glfw needs a screen, and DISPLAY is not set")
+    if backend == "egl" and not _loads("libEGL.so.1"):
+        raise RuntimeError("libEGL.so.1 is not installed")
+    if backend in ("egl", "osmesa"):
+        context = importlib.import_module(f"mujoco.{backend}").GLContext(16, 16)
+        context.make_current()
+        context.free()
+        os.environ["MUJOCO_GL"] = backend
+
+
+def _follow(env: gymnasium.Env) -> None:
+    """Films with the model's tracking camera, if it has one; Gymnasium's free camera is soon left behind."""
+    renderer: Any = getattr(env.unwrapped, "mujoco_renderer")  # noqa: B009 (not part of gymnasium.Env)
+    mujoco = sys.modules["mujoco"]
+    camera = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if renderer.camera_id in (None, -1) and camera >= 0:
+        renderer.camera_id = camera
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _import_package(name: str, recorded: str | None) -> None:
+    """Imports the package that registers an environment, if it is known and not gymnasium itself."""
+    package = recorded or _MODULES.get(name.rpartition("/")[0])
+    if package is None or name in gymnasium.registry:
+        return
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise EnvironmentFault(f"environment {name}: {_why(error, name)}") from error
+
+
+def _wrap(env: gymnasium.Env, record: Mapping[str, Any]) -> gymnasium.Env:
+    """`env` in a wrapper that the data was recorded with."""
+    wrapper: Any = load_env_creator(record["entry_point"])
+    if not isinstance(wrapper, type) or not issubclass(wrapper, gymnasium.Wrapper):
+        raise TypeError(f"the data was recorded with {record['entry_point']}, which is no gymnasium.Wrapper")
+    if record.get("kwargs") is None:
+        raise ValueError(f"the wrapper {record['name']} did not record its arguments, so it cannot be made again")
+    return wrapper(env, **record["kwargs"])
+
+
+def _why(error: BaseException, name: str) -> str:
+    """What went wrong and, where that is known, what to install or set."""
+    cause = error.__cause__ or error  # Gymnasium answers any failed import with "MuJoCo is not installed"
+    if isinstance(cause, ModuleNotFoundError) and cause.name:
+        package = cause.name.partition(".")[0]
+        return f"the package {package} is missing; pip install '{_EXTRAS.get(package, package)}'"
+    text = f"{type(cause).__name__}: {cause}".rstrip(".")
+    if name.startswith("ALE/"):
+        return f"{text} (Atari needs: pip install '{_EXTRAS['ale_py']}')"
+    backend = os.environ.get("MUJOCO_GL")
+    frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    if backend and any(frame.f_globals.get("__name__") == "mujoco" for frame in frames):
+        return f"MUJOCO_GL={backend} stops MuJoCo ({text}); unset it unless you render. {_GL_ADVICE}"
+    return text
+
+
+def _misfit(env: gymnasium.Env, what: str, got: spaces.Space, wanted: spaces.Space) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"environment {_name(env)} does not fit the data: its {what} are {got}, the data's are {wanted}; "
+        "choose another with env.id, or give the right env.kwargs"
+    )
+
+
+def _name(env: gymnasium.Env) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def _same_parts(a: spaces.Space, b: spaces.Space) -> bool:
+    """Whether two observation spaces flatten alike."""
+    if isinstance(a, spaces.Dict):
+        return isinstance(b, spaces.Dict) and set(a) == set(b) and all(_same_parts(a[key], b[key]) for key in a)
+    if isinstance(a, spaces.Tuple):
+        same_length = isinstance(b, spaces.Tuple) and len(a) == len(b)
+        return same_length and all(_same_parts(x, y) for x, y in zip(a, b, strict=True))  # type: ignore[call-overload]
+    return type(a) is type(b) and stored_space(a).shape == stored_space(b).shape
+
+
+def _same_actions(a: spaces.Space, b: spaces.Space) -> bool:
+    if isinstance(a, spaces.Box) and isinstance(b, spaces.Box):
+        return a.shape == b.shape and np.allclose(a.low, b.low) and np.allclose(a.high, b.high)
+    return a == b
+
+
+@contextmanager
+def _warned_once(quiet: bool) -> Iterator[None]:
+    """MuJoCo repeats what it has to say of a model for every copy of it: with `quiet` it keeps silent."""
+    mujoco = sys.modules.get("mujoco") if quiet else None
+    if mujoco is None:
+        yield
+        return
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda text: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)

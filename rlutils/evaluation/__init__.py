@@ -1,0 +1,1 @@
+"""Evaluation: a policy to numbers."""

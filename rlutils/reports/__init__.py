@@ -1,0 +1,1 @@
+"""Reports: run folders as tables, figures and pages."""

@@ -1,0 +1,1 @@
+"""New plugins to start from."""

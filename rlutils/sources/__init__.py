@@ -1,1 +1,0 @@
-"""Data sources: each turns some kind of recorded data into Episodes."""

@@ -1,0 +1,295 @@
+"""Suites: a grid of algorithms, datasets, options and seeds in one YAML file, and the runs that it stands for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rlalgo.config import Count, Whole, parse_into, to_mapping
+from rlalgo.core.algo import needed, supports
+from rlalgo.errors import ConfigError, DataError, RlalgoError, near
+from rlutils.app import catalogue, read_settings
+from rlutils.config.files import read_yaml, write_yaml
+from rlutils.config.settings import Settings, load_mapping, texts_of
+from rlutils.data.minari_disk import local_ids, read_metadata
+from rlutils.data.minari_remote import require
+from rlutils.data.minari_source import MinariSource
+
+PLAN = "suite.yaml"
+"""The file in a suite's folder that says which runs were planned."""
+_HOW_NOT_WHAT = ("threads", "plugins")
+"""Settings that may change before a run goes on: they say how it runs and where code is found."""
+_LABEL = r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*"
+
+
+@dataclass(frozen=True)
+class Suite:
+    algos: Annotated[Mapping[str, str], Field(min_length=1)]
+    """Label -> configuration file, from this file's folder."""
+    datasets: Annotated[Mapping[str, Mapping[str, Any]], Field(min_length=1)]
+    """Label -> the settings that choose it, such as {source.id: rlalgo/hopper/medium-v0}."""
+    seeds: Annotated[tuple[Whole, ...], Field(min_length=1)] = (0, 1, 2)
+    """A run of everything for each; those of the first seed come first."""
+    set: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Pattern -> settings for what it matches: '*' is every run, edac those of one algorithm, '*/hopper/medium' those
+    on one dataset. A mapping is merged into what is there, one with a `name` takes its place; the last one wins."""
+    options: Mapping[str, Mapping[str, Annotated[list[Any], Field(min_length=1)]]] = field(default_factory=dict)
+    """Pattern -> settings and the values to try of each, in every combination: {td3_bc: {algo.alpha: [1.0, 2.5]}}."""
+    out: str | None = None
+    """Folder of all runs; null: runs/ and this file's name."""
+    processes: Count | None = None
+    """Runs at a time; null: one for each core. The cores are divided among them."""
+    plugins: tuple[str, ...] = ()
+    """Modules (a.b) and files (./x.py, from this file's folder) to load besides what the configurations name."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    algo: str
+    dataset: str
+    options: str
+    """`algo.alpha=2.5`, several with a comma between; empty where nothing is tried."""
+    seed: int
+    settings: Settings
+    words: tuple[str, ...]
+    """What `rlalgo train` takes to do this run by itself."""
+
+    @property
+    def group(self) -> str:
+        """What it shares with the other seeds."""
+        return "/".join(part for part in (self.algo, self.dataset, self.options) if part)
+
+    @property
+    def name(self) -> str:
+        """`td3_bc/hopper/medium/s0`: its folder within the suite's."""
+        return f"{self.group}/s{self.seed}"
+
+    def command(self, out: Path) -> str:
+        """How a person repeats this run."""
+        return shlex.join(["rlalgo", "train", *self.words, "--out", str(out / self.name)])
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    name: str
+    algo: str
+    dataset: str
+    options: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """suite.yaml: what a suite's folder is to hold."""
+
+    suite: str
+    runs: list[PlannedRun]
+
+
+def read_suite(path: Path, plugins: Sequence[str] = ()) -> tuple[Suite, list[Cell]]:
+    """A suite file and its runs, in the order of work: every run of the first seed, then of the second, ...
+
+    Raises:
+        ConfigError: every fault of the suite file, else every fault of every run's settings.
+    """
+    values, faults = load_mapping(path), list[str]()
+    suite: Suite | None = parse_into(Suite, values, catalogue(), "", faults)
+    if suite is None:  # what else is at fault is seen in what can be read
+        names = [f.name for f in fields(Suite)]
+        sound = [name for name in names if not any(re.match(rf"{name}\b", fault) for fault in faults)]
+        known = {name: values[name] for name in sound if name in values}
+        suite = parse_into(Suite, known, catalogue(), "", [])
+    if suite is None:
+        raise ConfigError(faults, str(path))
+    bases = {}
+    faults += _misfits(suite)
+    for label, file in suite.algos.items():
+        config = Path(os.path.normpath(path.parent / file))
+        try:
+            bases[label] = config, load_mapping(config)
+        except ConfigError as error:
+            faults += [f"algos.{label}: {fault}" for fault in error.faults]
+    if faults:
+        raise ConfigError(faults, str(path))
+    extra = [*suite.plugins, *plugins]
+    cells, wrong = [], dict[str, list[str]]()
+    for algo, dataset in itertools.product(suite.algos, suite.datasets):
+        for options, texts in _overrides(suite, algo, dataset):
+            config, base = bases[algo]
+            words = (str(config), *texts)
+            loaded = tuple(word for plugin in extra for word in ("--plugin", plugin))
+            try:
+                settings, _ = read_settings(base, texts, extra)
+            except RlalgoError as error:
+                name = "/".join(part for part in (algo, dataset, options) if part)
+                for fault in getattr(error, "faults", [error]):
+                    wrong.setdefault(str(fault), []).append(name)
+                continue
+            cells += [
+                Cell(algo, dataset, options, seed, replace(settings, seed=seed), (*words, f"seed={seed}", *loaded))
+                for seed in suite.seeds
+            ]
+    faults += [*_together(wrong), *_clashes([cell.name for cell in cells])]
+    if faults:
+        raise ConfigError(faults, str(path))
+    return suite, sorted(cells, key=lambda cell: suite.seeds.index(cell.seed))
+
+
+def check_data(cells: Iterable[Cell], download: bool) -> set[str]:
+    """What metadata of Minari datasets say before anything runs; gives the names of runs whose data is to be fetched.
+
+    Args:
+        cells: the runs to do.
+        download: fetch what is not here, where a run would: now and once, not by several runs at a time.
+
+    Raises:
+        ConfigError: every dataset that cannot be had, and every algorithm that cannot act in one's action space.
+    """
+    wanted: dict[tuple[str, bool], list[Cell]] = {}
+    for cell in cells:
+        config = cell.settings.source.config
+        if isinstance(config, MinariSource.Config):
+            wanted.setdefault((config.id, config.download), []).append(cell)
+    absent, faults = set[str](), dict[str, list[str]]()
+    for (ident, may_download), mine in wanted.items():
+        if may_download and not download and ident not in local_ids():
+            absent |= {cell.name for cell in mine}
+            continue
+        try:
+            require(ident, may_download)
+            space = read_metadata(ident).action_space
+        except DataError as error:
+            faults[str(error)] = [cell.group for cell in mine]
+            continue
+        for cell in mine:
+            choice = cell.settings.algo
+            assert choice.entry is not None
+            if not supports(choice.entry.cls, space):
+                text = f"algo: {choice.name} needs {needed(choice.entry.cls)}; minari:{ident} has {space}"
+                faults.setdefault(text, []).append(cell.group)
+    if faults:
+        raise ConfigError(_together(faults))
+    return absent
+
+
+def last_error(log: Path, start: int = 0) -> str:
+    """What a run's log ends with from this byte on, in one line: its error, else what it said last, else nothing."""
+    text = log.read_bytes()[start:].decode(errors="replace") if log.exists() else ""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    at = next((i for i in reversed(range(len(lines))) if lines[i].startswith(("error: ", "Traceback"))), None)
+    if at is not None and lines[at].startswith("Traceback"):  # its frames are indented, the error is not
+        at = next((i for i in range(at + 1, len(lines)) if not lines[i].startswith(" ")), None)
+    return one_line("\n".join(lines[-1:] if at is None else lines[at:]).removeprefix("error: "))
+
+
+def one_line(text: str) -> str:
+    """The lines of a message one after another."""
+    return "; ".join(line.strip().rstrip(".") for line in text.splitlines() if line.strip())
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern names this path of labels, or a beginning of it."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
+
+
+def chosen(name: str, only: Sequence[str]) -> bool:
+    """Whether one of the patterns names this run; all runs are chosen where there is none."""
+    return not only or any(matches(pattern, name) for pattern in only)
+
+
+def write_plan(folder: Path, suite: Path, cells: Sequence[Cell]) -> None:
+    """suite.yaml, for `rlalgo report`."""
+    runs = [PlannedRun(cell.name, cell.algo, cell.dataset, cell.options, cell.seed) for cell in cells]
+    write_yaml(folder / PLAN, to_mapping(Plan(str(suite), runs)))
+
+
+def read_plan(folder: Path) -> Plan:
+    """What was planned for a suite's folder.
+
+    Raises:
+        ConfigError: suite.yaml is missing or broken.
+    """
+    try:
+        return TypeAdapter(Plan).validate_python(read_yaml(folder / PLAN))
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"])
+        cure = "run `rlalgo sweep` again, which writes it"
+        raise ConfigError([f"{folder / PLAN}: {at}: {first['msg']}; {cure}"]) from error
+
+
+def differences(one: Any, two: Any, path: str = "") -> list[str]:
+    """Where two configurations differ, `algo.lr: 0.001, now 0.01`, apart from what does not matter to a result."""
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        keys = [key for key in {**one, **two} if path or key not in _HOW_NOT_WHAT]
+        found = (differences(one.get(key), two.get(key), f"{path}.{key}" if path else key) for key in keys)
+        return [text for texts in found for text in texts]
+    return [] if json.dumps(one) == json.dumps(two) else [f"{path}: {json.dumps(one)}, now {json.dumps(two)}"]
+
+
+def _overrides(suite: Suite, algo: str, dataset: str) -> Iterator[tuple[str, list[str]]]:
+    """For each combination of the options tried here: its name, and the overrides of the base configuration."""
+    pair = f"{algo}/{dataset}"
+    texts = list(texts_of(suite.datasets[dataset]))
+    axes: dict[str, list[str]] = {}
+    for pattern, values in suite.set.items():
+        texts += texts_of(values) if matches(pattern, pair) else []
+    for pattern, tried in suite.options.items():
+        axes |= {key: [f"{key}={json.dumps(v)}" for v in vs] for key, vs in tried.items() if matches(pattern, pair)}
+    for chosen in itertools.product(*axes.values()):
+        yield re.sub(r"[^\w.,=+-]+", "_", ",".join(chosen).replace('"', "")), [*texts, *chosen]
+
+
+def _misfits(suite: Suite) -> list[str]:
+    """What types cannot say: labels that are no folders, patterns that match nothing, a seed set twice."""
+    faults = []
+    for kind, labels in (("algos", suite.algos), ("datasets", suite.datasets)):
+        bad = [label for label in labels if not re.fullmatch(_LABEL, label)]
+        faults += [
+            f"{kind}: '{label}' cannot name a folder; use letters, digits, . _ - + and / between" for label in bad
+        ]
+    pairs = [f"{algo}/{dataset}" for algo, dataset in itertools.product(suite.algos, suite.datasets)]
+    for kind, patterns in (("set", suite.set), ("options", suite.options)):
+        for pattern in patterns:
+            if not any(matches(pattern, pair) for pair in pairs):
+                cure = near(pattern, [*suite.algos, *pairs]) or f" There are {', '.join(pairs)}."
+                faults.append(f"{kind}: '{pattern}' matches nothing.{cure}")
+    places = {f"datasets.{label}": values for label, values in suite.datasets.items()}
+    places |= {f"set.{label}": values for label, values in suite.set.items()}
+    places |= {f"options.{label}": values for label, values in suite.options.items()}
+    faults += [f"{at}.seed: the suite's `seeds` say which" for at, values in places.items() if "seed" in values]
+    if len({*suite.seeds}) < len(suite.seeds):
+        faults.append(f"seeds: {list(suite.seeds)} has one twice")
+    return faults
+
+
+def _together(faults: Mapping[str, Sequence[str]]) -> list[str]:
+    """Every fault once, with the first of those who have it."""
+    lines = []
+    for fault, everyone in faults.items():
+        names = list(dict.fromkeys(everyone))
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        lines.append(f"{', '.join(names[:2])}{more}: {fault}".replace("\n", "\n  "))
+    return lines
+
+
+def _clashes(names: Sequence[str]) -> list[str]:
+    """Runs that would share a folder, or lie within one another's."""
+    ordered = sorted(names, key=lambda name: name.split("/"))  # what lies within follows at once
+    return [
+        f"{two}: lies in the folder of {one}; choose other labels" if one != two else f"{one}: two runs have this name"
+        for one, two in itertools.pairwise(ordered)
+        if f"{two}/".startswith(f"{one}/")
+    ]

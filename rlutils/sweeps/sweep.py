@@ -1,0 +1,355 @@
+"""Sweeps: the runs of a suite as local processes, several at a time, whose state is nothing but their own folders.
+
+A finished run is left alone, a stopped one goes on from its checkpoint, one that crashed is tried again once, after
+all the others. So a sweep may be stopped at any time, and started again to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from rich.console import Console
+
+from rlalgo.config import to_mapping
+from rlalgo.errors import ConfigError, RlalgoError
+from rlutils.checkpoints import store as checkpoint
+from rlutils.config.files import read_yaml
+from rlutils.sweeps.suite import (
+    PLAN,
+    Cell,
+    check_data,
+    chosen,
+    differences,
+    last_error,
+    matches,
+    one_line,
+    read_suite,
+    write_plan,
+)
+from rlutils.sweeps.view import View
+from rlutils.sweeps.worker import FAULT
+
+WORKER = (sys.executable, "-m", "rlutils.sweeps.worker")
+GRACE = 60.0
+"""Seconds that runs have to write a checkpoint when a sweep ends by an error of its own."""
+
+
+@dataclass
+class Job:
+    """A run of the suite and how far it has come."""
+
+    cell: Cell
+    out: Path
+    """The suite's folder."""
+    state: Literal["waiting", "running", "finished", "failed", "changed"]
+    note: str = ""
+    """Of a waiting run what there is of it, of a failed one its error."""
+    reached: int = 0
+    """Updates made before: the step of the checkpoint that it goes on from."""
+    tries: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    began: float = 0.0
+    since: float = 0.0
+    """When this try began, as files tell the time; what is older is of another."""
+    log_start: int = 0
+    """Where in the log it begins."""
+
+    @property
+    def name(self) -> str:
+        return self.cell.name
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.name
+
+    @property
+    def log(self) -> Path:
+        return self.out / "logs" / f"{self.name}.log"
+
+    @property
+    def steps(self) -> int | None:
+        """How many updates it is to make, where its trainer says so."""
+        return getattr(self.cell.settings.trainer.config, "steps", None)
+
+
+class Stop:
+    """How often a signal has asked the sweep to stop, and which."""
+
+    times = 0
+    name = ""
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self.times += 1
+        self.name = signal.Signals(number).name
+
+
+def plan(
+    path: Path, only: Sequence[str] = (), out: Path | None = None, plugins: Sequence[str] = ()
+) -> tuple[list[Job], Path, int | None]:
+    """The runs of a suite file in their present state, the suite's folder, and how many processes it asks for.
+
+    Args:
+        path: the suite file.
+        only: patterns of names such as `td3_bc/hopper/medium/s0`; none takes every run.
+        out: folder of all runs; None takes the suite's own.
+        plugins: modules and files to load besides those that the suite names.
+
+    Raises:
+        ConfigError: every fault of the suite or of its runs' settings and local data; a pattern that matches no run;
+            a folder of something else.
+    """
+    suite, cells = read_suite(path, plugins)
+    folder = out or Path(suite.out or Path("runs") / path.stem)
+    for pattern in only:
+        if not any(matches(pattern, cell.name) for cell in cells):
+            raise ConfigError([f"--only '{pattern}' matches no run; they have names such as {cells[0].name}"])
+    jobs = [look(cell, folder) for cell in cells]
+    _refuse_foreign(folder)
+    todo = [job for job in jobs if job.state != "finished" and chosen(job.name, only)]
+    absent = check_data([job.cell for job in todo], download=False)
+    for job in todo:
+        if job.name in absent and job.state == "waiting" and not job.note:
+            job.note = "its dataset is not on this machine and is to be downloaded first"
+    return jobs, folder, suite.processes
+
+
+def sweep(
+    path: str | Path,
+    only: Sequence[str] = (),
+    processes: int | None = None,
+    out: str | Path | None = None,
+    replace: bool = False,
+    plugins: Sequence[str] = (),
+    console: Console | None = None,
+) -> list[Job]:
+    """Does what is left to do of a suite, and returns all of its (chosen) runs, each finished or failed.
+
+    Args:
+        path: the suite file.
+        only: patterns of the runs to do; none does every run.
+        processes: runs at a time; None takes the suite's number, else one for each core.
+        out: folder of all runs; None takes the suite's own.
+        replace: start runs anew whose settings have changed since; else they are an error.
+        plugins: modules and files to load besides those that the suite names.
+        console: where to show the progress.
+
+    Raises:
+        ConfigError: every fault of the suite, of any run's settings, and of runs that are there already.
+        KeyboardInterrupt: a signal asked to stop; what ran has written a checkpoint.
+    """
+    path, console = Path(path), console or Console(highlight=False)
+    every, folder, asked = plan(path, only, None if out is None else Path(out), plugins)
+    cells = [job.cell for job in every]
+    with _locked(folder) as lock:
+        jobs = [look(cell, folder) for cell in cells if chosen(cell.name, only)]
+        _refuse_changed(jobs, replace)
+        todo = [job for job in jobs if job.state != "finished"]
+        check_data([job.cell for job in todo], download=True)
+        write_plan(folder, path, cells)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        at_once = max(1, min(processes or asked or cores, len(todo)))
+        with _listening() as stop:
+            Runner(todo, at_once, max(1, cores // at_once), lock, stop).work(View(jobs, console))
+    if stop.times:
+        done = sum(job.state == "finished" for job in jobs)
+        words = ["rlalgo", "sweep", str(path), *(word for pattern in only for word in ("--only", pattern))]
+        words += ["--processes", str(processes)] if processes else []
+        words += ["--out", str(out)] if out is not None else []
+        words += ["--replace"] if replace else []
+        words += [word for plugin in plugins for word in ("--plugin", plugin)]
+        raise KeyboardInterrupt(
+            f"stopped by {stop.name}: {done} of {len(jobs)} runs finished, nothing is lost; "
+            f"the same command goes on: {shlex.join(words)}"
+        )
+    return jobs
+
+
+class Runner:
+    """Keeps so many processes at work until nothing is left to do."""
+
+    def __init__(self, jobs: Sequence[Job], processes: int, threads: int, lock: IO, stop: Stop) -> None:
+        self.queue, self.running = deque(jobs), list[Job]()
+        self.processes, self.threads, self.lock, self.stop = processes, threads, lock, stop
+
+    def work(self, view: View) -> None:
+        told = 0
+        try:
+            with view:
+                while self.running or (self.queue and not self.stop.times):
+                    while self.queue and len(self.running) < self.processes and not self.stop.times:
+                        job = self.queue.popleft()
+                        self._start(job)
+                        view.say(job, "goes on" if job.note else "started")
+                    for job in [job for job in self.running if job.process and job.process.poll() is not None]:
+                        self._settle(job)
+                        again = "stopped" if self.stop.times else "failed and will be tried again"
+                        view.say(job, again if job.state == "waiting" else job.state)
+                    if self.stop.times > told:
+                        told = self.stop.times
+                        self._ask(signal.SIGTERM if told == 1 else signal.SIGKILL)
+                        view.stopping = self.stop.name
+                    view.refresh()
+                    time.sleep(0.1)
+        finally:
+            self._end()
+
+    def _start(self, job: Job) -> None:
+        """A process group of its own, so that a terminal's Ctrl-C reaches it through us only, and once."""
+        now = look(job.cell, job.out)
+        resume = now.state != "changed" and checkpoint.find(job.folder, or_none=True) is not None
+        if not (job.folder / "config.yaml").exists():  # it was killed before it had written anything
+            shutil.rmtree(job.folder, ignore_errors=True)
+        threads = job.cell.settings.threads or self.threads
+        settings = to_mapping(replace(job.cell.settings, threads=threads))
+        request = {"settings": settings, "folder": str(job.folder), "resume": resume}
+        request["command"] = job.cell.command(job.out)
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("ab") as log:
+            job.log_start, job.since = log.tell(), time.time()
+            job.process = subprocess.Popen(
+                WORKER,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **limits},
+                start_new_session=True,
+                pass_fds=[self.lock.fileno()],  # the suite stays locked for as long as any of its runs lives
+            )
+        self.running.append(job)
+        job.state, job.note, job.reached = "running", now.note if resume else "", now.reached if resume else 0
+        job.tries, job.began = job.tries + 1, time.monotonic()
+        assert job.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended at once; its log says why
+            job.process.stdin.write(json.dumps(request).encode() + b"\n")
+            job.process.stdin.flush()
+
+    def _settle(self, job: Job) -> None:
+        """What became of a process that has ended."""
+        assert job.process is not None
+        self.running.remove(job)
+        with contextlib.suppress(BrokenPipeError):
+            job.process.stdin.close()  # type: ignore[union-attr]
+        status, job.process = job.process.returncode, None
+        if status == 0:
+            job.state, job.note = "finished", ""
+        elif self.stop.times:
+            job.state, job.note = "waiting", ""
+        else:
+            said = last_error(job.log, job.log_start) or "it said nothing"
+            job.note = said if status > 0 else f"killed by {signal.Signals(-status).name}"
+            job.state = "waiting" if job.tries < 2 and status != FAULT else "failed"
+            if job.state == "waiting":
+                self.queue.append(job)
+
+    def _ask(self, number: int) -> None:
+        """Sends a signal to every run; SIGTERM asks for a checkpoint and an end."""
+        for job in self.running:
+            if job.process is not None and job.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(job.process.pid, number)
+
+    def _end(self) -> None:
+        """Leaves no process behind, whatever the reason to end is."""
+        self._ask(signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        for job in self.running:
+            if job.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    job.process.wait(max(0.0, until - time.monotonic()))
+        self._ask(signal.SIGKILL)
+        for job in self.running:
+            if job.process is not None:
+                job.process.wait()
+
+
+def look(cell: Cell, out: Path) -> Job:
+    """A run as its folder shows it."""
+    job, folder = Job(cell, out, "waiting"), out / cell.name
+    if not (folder / "config.yaml").exists():
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        if files:
+            raise ConfigError([f"{folder} holds {files[0].name} and is not a run; choose another --out"])
+        return job
+    if differ := differences(read_yaml(folder / "config.yaml"), to_mapping(cell.settings)):
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        job.state, job.note = "changed", "; ".join(differ[:3]) + more
+        return job
+    record = read_yaml(folder / "run.yaml") if (folder / "run.yaml").exists() else {}
+    last = checkpoint.find(folder, or_none=True)
+    if record.get("state") == "finished":
+        job.state = "finished"
+    elif last is not None:
+        failed = f", failed with: {one_line(str(record['error']))}" if record.get("state") == "failed" else ""
+        job.reached = int(last.resolve().name.removeprefix("step_"))
+        job.note = f"stopped at step {job.reached:,}{failed}"
+    return job
+
+
+def _refuse_changed(jobs: Sequence[Job], replace: bool) -> None:
+    changed = [job for job in jobs if job.state == "changed"]
+    if changed and not replace:
+        cure = "start such runs anew with --replace, or choose another --out"
+        raise ConfigError([*(f"{job.name} was trained with other settings: {job.note}" for job in changed), cure])
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """ConfigError where something else than a suite's runs lies in the folder, which is to be left alone."""
+    inside = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    plan = read_yaml(folder / PLAN) if PLAN in inside else None
+    if inside and not (isinstance(plan, dict) and "runs" in plan):
+        raise ConfigError([f"{folder} exists, is not empty and is not a suite's folder; choose another --out"])
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[IO]:
+    """One sweep at a time for each folder; the system lets go of the lock when the last process does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise ConfigError([f"{folder} cannot be written: {error.strerror}; choose another --out"]) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            raise RlalgoError(
+                f"{folder}: a sweep is at work here already ({owner}); wait for it, or stop it"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}")
+        lock.flush()
+        yield lock
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[Stop]:
+    """Counts SIGINT and SIGTERM while this lasts."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

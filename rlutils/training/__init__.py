@@ -1,0 +1,1 @@
+"""Training: batches to updates to checkpoints."""

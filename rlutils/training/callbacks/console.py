@@ -1,0 +1,134 @@
+"""What a person sees while it trains: a progress bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rich.console import Console as Terminal
+from rich.console import ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from rlalgo.config import Count, Positive
+from rlalgo.hookspecs import hookimpl
+from rlutils.training.callbacks import Averager
+
+
+class Console:
+    """Rate, losses and time left; one line for every policy of every evaluation."""
+
+    name: ClassVar[str] = "console"
+
+    @dataclass(frozen=True)
+    class Config:
+        every: Count = 50
+        """Updates between refreshes of the bar."""
+        seconds: Positive = 10.0
+        """Seconds between plain lines where there is no terminal."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.terminal = Terminal(stderr=True, highlight=False)
+        self.means = Averager()
+        self.bar: Progress | None = None
+        self.evaluating = 0.0  # seconds of evaluations since the start
+
+    @hookimpl
+    def rlalgo_on_start(self, run: Any) -> None:
+        self.began, self.first = time.perf_counter(), run.step
+        self.said = self.began
+        if self.terminal.is_terminal:
+            whole = Column(no_wrap=True)  # for the losses to be what gives way in a narrow terminal
+            self.bar = Progress(
+                TextColumn("{task.description}", table_column=whole),
+                BarColumn(bar_width=20, table_column=whole),
+                MofNCompleteColumn(table_column=whole),
+                TextColumn("{task.fields[pace]}", table_column=whole),
+                _LossColumn(),
+                console=self.terminal,
+            )
+            self.task = self.bar.add_task("training", total=run.total_steps, completed=run.step, pace="", losses=[])
+            self.bar.start()
+
+    @hookimpl
+    def rlalgo_on_step(self, run: Any, step: int, metrics: dict[str, Any]) -> None:
+        self.means.add(metrics)
+        last = step == run.total_steps
+        measures = (run.settings.evaluation.episodes or run.evaluators) and (
+            last or (run.evaluate_every and step % run.evaluate_every == 0)
+        )
+        if step % self.config.every and not last and not measures:
+            return
+        now = time.perf_counter()
+        rate = (step - self.first) / (now - self.began - self.evaluating)
+        left = (run.total_steps - step) * (now - self.began) / (step - self.first)  # with evaluations as they were
+        pace = f"{rate:,.0f}/s  {_clock(left)} left"
+        if self.bar is not None:
+            what = "evaluating" if measures else "training"
+            self.bar.update(self.task, completed=step, description=what, pace=pace, losses=_losses(self.means.take()))
+        elif now - self.said >= self.config.seconds or last:
+            self.said = now
+            self._say(f"step {step:,}/{run.total_steps:,}  {pace}  {'  '.join(_losses(self.means.take()))}")
+        if self.bar is None and measures:
+            self._say(f"step {step:,}  evaluating")
+
+    @hookimpl
+    def rlalgo_on_evaluation(self, step: int, result: Any) -> None:
+        self.evaluating += result.seconds
+        if self.bar is not None:
+            self.bar.update(self.task, description="training")
+        for policy in result.policies:
+            low, high = policy.interval
+            text = f"step {step:,}  {policy.label}: return {policy.mean:,.1f} in 1 episode"
+            if len(policy.returns) > 1:
+                text = (
+                    f"step {step:,}  {policy.label}: return {policy.mean:,.1f} ± {policy.sd:,.1f} over "
+                    f"{len(policy.returns)} episodes, 95% of the mean {low:,.0f} to {high:,.0f}"
+                )
+            self._say(text + (f", score {policy.normalised:.1f}" if policy.normalised is not None else ""))
+        if result.metrics:
+            self._say(f"step {step:,}  " + "  ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
+
+    @hookimpl
+    def rlalgo_on_end(self, run: Any, error: BaseException | None) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+        if error is None:
+            reason = f"; {run.stopped}" if run.stopped else ""
+            self._say(f"done: {run.step:,} updates in {_clock(run.seconds())}, {run.folder}{reason}")
+
+    def _say(self, text: str) -> None:
+        (self.bar.console if self.bar is not None else self.terminal).print(text, soft_wrap=True, markup=False)
+
+
+class _LossColumn(ProgressColumn):
+    def render(self, task: Task) -> _Losses:
+        return _Losses(task.fields["losses"])
+
+
+class _Losses:
+    """As many as there is room for, each of them whole: a number cut short is another number."""
+
+    def __init__(self, parts: list[str]) -> None:
+        self.parts = parts
+
+    def __rich_measure__(self, console: Terminal, options: ConsoleOptions) -> Measurement:
+        return Measurement(0, len("  ".join(self.parts)))
+
+    def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
+        shown = ["  ".join(self.parts[:n]) for n in range(len(self.parts) + 1)]
+        yield Text([text for text in shown if len(text) <= options.max_width][-1])
+
+
+def _losses(means: dict[str, float]) -> list[str]:
+    return [f"{key} {value:.4g}" for key, value in list(means.items())[:4]]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
