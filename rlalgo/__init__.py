@@ -5,9 +5,10 @@ The names below are the public ones. What touches files, environments and termin
 
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import Dataset, TransitionBatch, Transitions, WindowBatch
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Controller, Policy
 from rlalgo.core.rollout import rollout
+from rlalgo.core.spec import DataSpec
 from rlalgo.core.trainer import Run, StopTraining, Trainer
 from rlalgo.hookspecs import hookimpl
 from rlalgo.registry import Choice, Kind

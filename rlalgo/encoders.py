@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlalgo.config import Count
 from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import mlp
+from rlalgo.nets.layers import mlp
 from rlalgo.plugins import make
 from rlalgo.registry import Choice
 

@@ -6,7 +6,9 @@ controller = Controller(algo.policy([algo.PolicyConfig(target_return=3600.0)]))
 """
 
 from rlalgo.core.policy import Controller
-from rlutils.app import catalogue, evaluate, load, resume, train
+from rlutils.app import evaluate, resume, train
+from rlutils.checkpoints.loading import load
+from rlutils.config.catalogue import catalogue
 from rlutils.training.run import Run
 
 __all__ = ["Controller", "Run", "catalogue", "evaluate", "load", "resume", "train"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,53 +16,19 @@ from rlalgo import plugins as core_plugins
 from rlalgo.config import to_mapping
 from rlalgo.core.algo import BatchRLAlgo, needed, supports
 from rlalgo.core.episodes import Episodes
-from rlalgo.errors import ConfigError, RlalgoError
+from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
 from rlutils.checkpoints import store as checkpoints
+from rlutils.checkpoints.loading import _run_config
+from rlutils.config.catalogue import catalogue, read_settings
 from rlutils.config.files import read_yaml
-from rlutils.config.settings import DEFAULTS, Settings, load_mapping, override, to_settings
-from rlutils.evaluation.evaluate import EvalResult, forked_rng
-from rlutils.training.run import Run, pick_device, seed_everything, write_result
-
-BUILTINS = ("rlutils.builtin",)
-
-
-@functools.lru_cache(maxsize=8)
-def _catalogue(plugins: tuple[str, ...], block: tuple[str, ...]) -> Catalogue:
-    return core_plugins.catalogue(plugins, block, BUILTINS)
-
-
-def catalogue(plugins: Sequence[str] = (), block: Sequence[str] = ()) -> Catalogue:
-    """Everything known here: the built-ins of both packages, what is installed, and these modules and files."""
-    return _catalogue(tuple(plugins), tuple(block))
-
-
-def read_settings(
-    config: str | Path | Mapping[str, Any] | Settings,
-    overrides: Sequence[str] = (),
-    plugins: Sequence[str] = (),
-    block: Sequence[str] = (),
-) -> tuple[Settings, Catalogue]:
-    """A YAML file or a mapping, overridden and checked, and the catalogue it was checked against.
-
-    Raises:
-        ConfigError: every fault at once.
-        PluginError: a plugin it names is broken.
-    """
-    where = ""
-    if isinstance(config, str | Path):
-        where = str(config)
-        config = load_mapping(Path(config))
-    elif isinstance(config, Settings):
-        config = to_mapping(config)
-    assert isinstance(config, Mapping)
-    values = override(dict(config), overrides, DEFAULTS)
-    named = values.get("plugins") or []
-    if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
-        raise ConfigError([f"plugins: expected a list of module names and files, got {named!r}"], where)
-    values["plugins"] = [*named, *(p for p in plugins if p not in named)]
-    known = catalogue(values["plugins"], block)
-    return to_settings(values, known, where), known
+from rlutils.config.overrides import override
+from rlutils.config.settings import DEFAULTS, Settings
+from rlutils.evaluation.evaluate import write_result
+from rlutils.evaluation.statistics import EvalResult
+from rlutils.machine import pick_device
+from rlutils.randomness import forked_rng, seed_everything
+from rlutils.training.run import Run
 
 
 def train(
@@ -126,22 +91,6 @@ def resume(
     return fit(replace(settings, plugins=tuple(own)), known, folder, resuming=True)
 
 
-def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = (), device: str = "cpu") -> BatchRLAlgo:
-    """The algorithm of a run folder (or of one checkpoint folder), in eval mode, ready for `policy`.
-
-    Args:
-        path: a run folder, or a checkpoint folder within or copied out of one.
-        checkpoint: `last`, `best` or `step_000001000`.
-        plugins: modules and files that provide what it was made of; they are never loaded by themselves.
-        device: where to put it.
-
-    Raises:
-        CheckpointError: there is none, or it is incomplete, truncated or foreign, or a plugin is missing.
-    """
-    algo, _ = checkpoints.load_algo(checkpoints.find(Path(path), checkpoint), catalogue(plugins))
-    return algo.to(pick_device(device))
-
-
 def evaluate(
     folder: str | Path,
     checkpoint: str = "last",
@@ -192,17 +141,6 @@ def evaluate(
     more = {"source": "evaluate", "checkpoint": found.resolve().name, "which": checkpoint}
     write_result(folder / "evaluations" / f"evaluate_{stamp}.json", result, **more)
     return result
-
-
-def run_settings(folder: Path, plugins: Sequence[str] = ()) -> tuple[Settings, Catalogue]:
-    """The configuration that a run was trained with."""
-    values = _run_config(folder)
-    values["plugins"] = []
-    known = catalogue(plugins)
-    recorded = folder / "plugins.yaml"
-    if recorded.exists():
-        checkpoints.refuse_missing(read_yaml(recorded), known, str(folder))
-    return read_settings(values, (), plugins)
 
 
 def fit(
@@ -348,13 +286,6 @@ def new_folder(config: Any, settings: Settings) -> Path:
         number += 1
         folder = base.with_name(f"{base.name}-{number}")
     return folder
-
-
-def _run_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise RlalgoError(f"{folder} is not a run folder (it has no config.yaml); give the folder that train wrote")
-    return load_mapping(path)
 
 
 def _no_episodes(algo: BatchRLAlgo) -> Episodes:

@@ -24,8 +24,8 @@ from rlalgo.version import __version__
 from rlutils import app as application
 from rlutils.config.files import parse_yaml, write_json
 from rlutils.config.settings import Settings
+from rlutils.evaluation.evaluate import NotFiniteWarning
 from rlutils.training.callbacks.best import NoBestWarning
-from rlutils.training.run import NotFiniteWarning
 
 app = typer.Typer(
     help="Offline reinforcement learning from YAML: train, evaluate, play, report.",
@@ -109,7 +109,7 @@ def sweep(
     plugin: Plugin = None,
 ) -> None:
     """Train a whole suite: algorithms by datasets by seeds. Goes on where it was stopped."""
-    from rlutils.sweeps.suite import chosen
+    from rlutils.sweeps.plan import chosen
     from rlutils.sweeps.sweep import plan
     from rlutils.sweeps.sweep import sweep as do_sweep
 
@@ -199,10 +199,10 @@ def report(
 ) -> None:
     """Write a self-contained HTML page about runs or a suite, and print their results."""
     from rlutils.reports import suite_page as suite_report
-    from rlutils.reports.records import experiments
+    from rlutils.reports.experiments import experiments
     from rlutils.reports.runs_page import print_results, write_report
     from rlutils.reports.suite_results import results_of, suite_results
-    from rlutils.sweeps.suite import PLAN
+    from rlutils.sweeps.plan import PLAN
 
     target = out_file or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     is_suite = [(run / PLAN).is_file() for run in runs]
@@ -249,7 +249,7 @@ def collect(
 @told
 def data_list() -> None:
     """Datasets on this machine."""
-    from rlutils.data.inspect import print_list
+    from rlutils.reports.data_view import print_list
 
     print_list(out)
 
@@ -261,7 +261,8 @@ def data_inspect(
     plot: Annotated[Path | None, typer.Option(help="PNG file for the histogram of returns.")] = None,
 ) -> None:
     """What is in a dataset: spaces, episodes, steps, returns, reference scores."""
-    from rlutils.data.inspect import inspect_dataset, plot_returns, print_inspection
+    from rlutils.data.inspect import inspect_dataset
+    from rlutils.reports.data_view import plot_returns, print_inspection
 
     found = inspect_dataset(ident)
     print_inspection(found, out)
@@ -332,7 +333,7 @@ def print_schema(
     plugin: Plugin = None,
 ) -> None:
     """JSON schema of the YAML files, for editors; it knows every installed plugin."""
-    from rlutils.collecting.collect import CollectSettings
+    from rlutils.collecting.settings import CollectSettings
     from rlutils.sweeps.suite import Suite
 
     classes: dict[str, type] = {"train": Settings, "collect": CollectSettings, "suite": Suite}

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from rlalgo.config import Count, Fraction, NonNegative, Positive
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import Dataset, Transitions
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Policy
+from rlalgo.core.spec import DataSpec
 from rlalgo.encoders import features
 from rlalgo.errors import DataError
 from rlalgo.hookspecs import hookimpl

@@ -16,21 +16,12 @@ from torch import Tensor, nn
 from rlalgo.config import Count, Fraction, NonNegative, Positive
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import TransitionBatch, Transitions
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Policy
+from rlalgo.core.spec import DataSpec
 from rlalgo.encoders import features
 from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import (
-    Actor,
-    ActorPolicy,
-    BoxHead,
-    Counter,
-    Critics,
-    Normalizer,
-    Target,
-    bounded_box,
-    trunk,
-)
+from rlalgo.nets import Actor, ActorPolicy, BoxHead, Counter, Critics, Normalizer, Target, bounded_box, trunk
 from rlalgo.registry import Choice, Kind
 
 

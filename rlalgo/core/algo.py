@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rlalgo.core.dataset import Dataset
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Policy
+from rlalgo.core.spec import DataSpec
 
 B = TypeVar("B")
 

@@ -8,7 +8,8 @@ from typing import Generic, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor
 
-from rlalgo.core.episodes import Episodes, stack_frames
+from rlalgo.core.episodes import Episodes
+from rlalgo.core.spec import stack_frames
 from rlalgo.errors import DataError
 
 B = TypeVar("B")

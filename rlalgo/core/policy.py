@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlalgo.core.episodes import DataSpec, stack_frames
+from rlalgo.core.spec import DataSpec, stack_frames
 
 
 class Policy(ABC):

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Policy
+from rlalgo.core.spec import DataSpec
 
 
 def rollout(

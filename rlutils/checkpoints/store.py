@@ -20,7 +20,7 @@ import torch
 
 from rlalgo.config import parse, to_mapping
 from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.episodes import DataSpec
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import CheckpointError, ConfigError, DataError
 from rlalgo.registry import Catalogue, Choice
 from rlalgo.version import __version__

@@ -25,7 +25,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import ConfigError, DataError
 from rlutils.config.files import alive, read_yaml, write_atomic, write_yaml
 

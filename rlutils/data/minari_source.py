@@ -13,7 +13,8 @@ import torch
 from gymnasium import spaces
 
 from rlalgo.config import Count
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import DataError
 from rlutils.data.images import Images
 from rlutils.data.mapped import Allocate, fingerprint, map_episodes, worthwhile

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import os
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,27 +15,15 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import utils as gymnasium_utils
 
-from rlalgo.core.episodes import DataSpec
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import EnvironmentFault, near
 from rlutils.data.images import Images
 from rlutils.data.spaces import from_mapping, is_image, needs_flatten, stored_space
+from rlutils.envs.faults import _FAILURES, _misfit, _name, _why
+from rlutils.envs.rendering import try_rendering
 
 _MODULES = {"ALE": "ale_py"}
 """Namespace of an id -> the package that registers its environments."""
-_EXTRAS = {"ale_py": "rlalgo[atari]", "cv2": "rlalgo[atari]", "mujoco": "gymnasium[mujoco]"}
-"""Package -> what to install for it, where that is not the package's own name."""
-_FAILURES = (
-    gymnasium.error.Error,
-    ImportError,
-    OSError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-)
-"""What an environment's own code may raise while it is made or rendered."""
 
 
 class GymEnv:
@@ -165,77 +150,6 @@ class Prepared(gymnasium.ObservationWrapper):
         return np.array(observation, self.observation_space.dtype)
 
 
-def try_rendering(env: gymnasium.Env) -> np.ndarray:
-    """One frame (H, W, 3) uint8 of an environment made with render_mode="rgb_array"; it is reset for that.
-
-    Raises:
-        EnvironmentFault: nothing here can render it; says what to install or set.
-    """
-    failures: tuple[type[Exception], ...] = _FAILURES
-    advice = ""
-    if hasattr(env.unwrapped, "mujoco_renderer"):
-        failures = (*_FAILURES, sys.modules["mujoco"].FatalError)
-        advice = _GL_ADVICE
-    try:
-        if advice:
-            _choose_gl()
-            _follow(env)
-        env.reset(seed=0)
-        frame = env.render()
-    except failures as error:
-        told = f"environment {_name(env)} cannot be rendered: {_why(error, _name(env))}"
-        raise EnvironmentFault(f"{told}. {advice}".rstrip(". ")) from error
-    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-        got = f"shape {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise EnvironmentFault(f"environment {_name(env)} renders {got}, expected an array (H, W, 3)")
-    return frame
-
-
-_GL_ADVICE = (
-    "Without a screen MuJoCo draws through EGL (apt-get install libegl1, then MUJOCO_GL=egl) "
-    "or OSMesa (apt-get install libosmesa6, then MUJOCO_GL=osmesa)"
-)
-
-
-def _choose_gl() -> None:
-    """Sets MUJOCO_GL where it is not set and there is no screen, and tries whether its backend works.
-
-    Gymnasium itself would take GLFW then, which seems to start and fails at the first frame.
-    """
-    if sys.platform != "linux":
-        return
-    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    backend = os.environ.get("MUJOCO_GL", "").lower()
-    if not backend and not screen:
-        backend = "osmesa" if _loads("libOSMesa.so.8") and not _loads("libEGL.so.1") else "egl"
-    if backend == "glfw" and not screen:
-        raise RuntimeError("MUJOCO_GL=glfw needs a screen, and DISPLAY is not set")
-    if backend == "egl" and not _loads("libEGL.so.1"):
-        raise RuntimeError("libEGL.so.1 is not installed")
-    if backend in ("egl", "osmesa"):
-        context = importlib.import_module(f"mujoco.{backend}").GLContext(16, 16)
-        context.make_current()
-        context.free()
-        os.environ["MUJOCO_GL"] = backend
-
-
-def _follow(env: gymnasium.Env) -> None:
-    """Films with the model's tracking camera, if it has one; Gymnasium's free camera is soon left behind."""
-    renderer: Any = getattr(env.unwrapped, "mujoco_renderer")  # noqa: B009 (not part of gymnasium.Env)
-    mujoco = sys.modules["mujoco"]
-    camera = mujoco.mj_name2id(renderer.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
-    if renderer.camera_id in (None, -1) and camera >= 0:
-        renderer.camera_id = camera
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
 def _import_package(name: str, recorded: str | None) -> None:
     """Imports the package that registers an environment, if it is known and not gymnasium itself."""
     package = recorded or _MODULES.get(name.rpartition("/")[0])
@@ -255,33 +169,6 @@ def _wrap(env: gymnasium.Env, record: Mapping[str, Any]) -> gymnasium.Env:
     if record.get("kwargs") is None:
         raise ValueError(f"the wrapper {record['name']} did not record its arguments, so it cannot be made again")
     return wrapper(env, **record["kwargs"])
-
-
-def _why(error: BaseException, name: str) -> str:
-    """What went wrong and, where that is known, what to install or set."""
-    cause = error.__cause__ or error  # Gymnasium answers any failed import with "MuJoCo is not installed"
-    if isinstance(cause, ModuleNotFoundError) and cause.name:
-        package = cause.name.partition(".")[0]
-        return f"the package {package} is missing; pip install '{_EXTRAS.get(package, package)}'"
-    text = f"{type(cause).__name__}: {cause}".rstrip(".")
-    if name.startswith("ALE/"):
-        return f"{text} (Atari needs: pip install '{_EXTRAS['ale_py']}')"
-    backend = os.environ.get("MUJOCO_GL")
-    frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
-    if backend and any(frame.f_globals.get("__name__") == "mujoco" for frame in frames):
-        return f"MUJOCO_GL={backend} stops MuJoCo ({text}); unset it unless you render. {_GL_ADVICE}"
-    return text
-
-
-def _misfit(env: gymnasium.Env, what: str, got: spaces.Space, wanted: spaces.Space) -> EnvironmentFault:
-    return EnvironmentFault(
-        f"environment {_name(env)} does not fit the data: its {what} are {got}, the data's are {wanted}; "
-        "choose another with env.id, or give the right env.kwargs"
-    )
-
-
-def _name(env: gymnasium.Env) -> str:
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def _same_parts(a: spaces.Space, b: spaces.Space) -> bool:

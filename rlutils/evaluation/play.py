@@ -13,11 +13,12 @@ import numpy as np
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
 from rlalgo.core.policy import Controller
-from rlutils.app import catalogue, run_settings
 from rlutils.checkpoints import store as checkpoints
-from rlutils.evaluation.evaluate import forked_rng
+from rlutils.checkpoints.loading import run_settings
+from rlutils.config.catalogue import catalogue
 from rlutils.evaluation.video import write_video
-from rlutils.training.run import pick_device
+from rlutils.machine import pick_device
+from rlutils.randomness import forked_rng
 
 
 @dataclass(frozen=True)

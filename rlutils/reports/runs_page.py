@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,23 +16,22 @@ from rich.table import Table
 from rlalgo.errors import RlalgoError
 from rlalgo.version import __version__
 from rlutils.config.files import write_atomic
-from rlutils.evaluation.evaluate import PolicyResult
+from rlutils.evaluation.statistics import PolicyResult, interval
 from rlutils.reports import plots
-from rlutils.reports.records import (
+from rlutils.reports.experiments import (
     Experiment,
-    RunRecord,
     Section,
     by_label,
     decimals,
     experiments,
-    group_of,
-    groups_of,
     places_of,
     sections,
     single_episodes,
     target_of,
 )
+from rlutils.reports.records import RunRecord
 from rlutils.reports.suite_results import results_of
+from rlutils.reports.writing import clock, environment, number, picture
 
 
 def print_results(runs: Sequence[Path], console: Console) -> None:
@@ -119,74 +114,6 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
 
 # --- how things are written ---
-
-
-def number(value: float | None, places: int) -> str:
-    """With separators and a true minus sign; a dash for nothing."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    return f"{round(value, places) + 0.0:,.{places}f}".replace("-", "−")  # adding 0.0 makes -0.0 a plain zero
-
-
-def clock(seconds: float) -> str:
-    """`2 h 5 min`, `3 min 20 s`, `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def moment(value: str) -> str:
-    """An ISO time for people; anything else as it is."""
-    try:
-        when = datetime.fromisoformat(value)
-    except ValueError:
-        return value
-    return f"{when.day} {when:%B %Y, %H:%M}"
-
-
-_LINE = re.compile(r"(\s*(?:- )*)(?:([^\s#'\"\[{-][^:]*|'[^']*'|\"[^\"]*\")(:(?=\s|$)))?(\s*)(.*)")
-_KINDS = {
-    "n": re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE),
-    "w": re.compile(r"true|false|null|\[\]|\{\}"),
-    "c": re.compile(r"#.*"),
-    "s": re.compile(r".+"),
-}
-
-
-def highlight(text: str) -> Markup:
-    """YAML with its keys and values marked up; everything is escaped."""
-    lines = []
-    for line in text.splitlines():
-        match = _LINE.fullmatch(line)
-        assert match is not None
-        lead, key, colon, space, value = (part or "" for part in match.groups())
-        kind = next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(value)), "s")
-        marked = Markup('<span class="k">{}</span>').format(key) if key else ""
-        lines.append(Markup('{}{}{}{}<span class="{}">{}</span>').format(lead, marked, colon, space, kind, value))
-    return Markup("\n").join(lines)
-
-
-def picture(figure: Figure, alt: str) -> Markup:
-    """A figure as an image within the page: nothing in it can meet the page's own ids and styles."""
-    coded = base64.b64encode(plots.to_svg(figure).encode()).decode()
-    width, height = (round(96 * size) for size in figure.get_size_inches())
-    tag = '<img src="data:image/svg+xml;base64,{}" alt="{}" width="{}" height="{}">'
-    return Markup(tag).format(coded, alt, width, height)
-
-
-def environment() -> jinja2.Environment:
-    """Where the pages' templates are, with the ways of writing that they use."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number, clock=clock, moment=moment, highlight=highlight)
-    return environment
 
 
 # --- what the page shows ---
@@ -358,7 +285,7 @@ def _metric_pictures(runs: Sequence[RunRecord]) -> list[Markup]:
 
 def _comparison(found: Sequence[Experiment]) -> dict[str, Any]:
     """The experiments' best policies side by side; in a figure too if all played in one environment."""
-    from rlutils.reports.suite_page import table_view  # which writes with this module's means
+    from rlutils.reports.suite_results import table_view
 
     rows, groups = [], []
     for i, experiment in enumerate(found, 1):
@@ -374,3 +301,12 @@ def _comparison(found: Sequence[Experiment]) -> dict[str, Any]:
         drawn = picture(plots.returns_plot(groups), alt)
     return {"rows": rows, "picture": drawn, "places": decimals(group.mean for group in groups),
             "table": table_view(results_of(found), best=False)}  # fmt: skip
+
+
+def group_of(label: str, values: np.ndarray) -> plots.Group:
+    return plots.Group(label, values, float(values.mean()), *interval(values))
+
+
+def groups_of(runs: Sequence[Sequence[PolicyResult]]) -> list[plots.Group]:
+    """Every single return of each policy, over all runs."""
+    return [group_of(label, np.concatenate([r.returns for r in same])) for label, same in by_label(runs).items()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -13,13 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlalgo.errors import RlalgoError
 from rlalgo.version import __version__
-from rlutils.config.files import write_atomic
 from rlutils.reports import plots
-from rlutils.reports.records import decimals
-from rlutils.reports.runs_page import clock, environment, number, picture
-from rlutils.reports.suite_results import Entry, SuiteResults, Summary, chosen, episodes_of
+from rlutils.reports.suite_results import SuiteResults, cell, chosen, each_seed, episodes_of, table_view
+from rlutils.reports.writing import environment, picture, write_text
 
 
 def print_suite(results: SuiteResults, console: Console) -> None:
@@ -84,72 +80,6 @@ def write_suite_report(results: SuiteResults, out: Path) -> Path:
     )  # fmt: skip
     write_text(out, page, "--out")
     return out
-
-
-def write_text(path: Path, text: str, option: str) -> None:
-    """RlalgoError that names the option to change if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
-    except OSError as error:
-        raise RlalgoError(f"{path} cannot be written: {error.strerror or error}; choose another {option}") from error
-
-
-def table_view(results: SuiteResults, best: bool) -> dict[str, Any]:
-    """What the page's table shows."""
-    rows = [(row, [cell(results, row, dataset, best) for dataset in results.datasets]) for row in results.rows]
-    return {"best": best, "results": results, "rows": rows, "caption": results.caption(best)}
-
-
-def cell(results: SuiteResults, row: str, dataset: str, best: bool) -> tuple[str, str]:
-    """`52.3 ± 1.2` and what stands beneath it; a dash and nothing where no run is measured."""
-    found = results.summary(row, dataset, best)
-    if found is None:
-        return "–", ""
-    places = places_of(results, dataset)
-    mean, sd, middle, low, high = (number(x, places) for x in (found.mean, found.sd, found.iqm, found.low, found.high))
-    top = f"{mean} ± {sd}" if len(found.seeds) > 1 else mean
-    return top, f"{middle} ({low} to {high}), {_seeds(found)}"
-
-
-def each_seed(results: SuiteResults) -> list[list[str]]:
-    """Rows of dataset, algorithm, a score for each seed, updates and time."""
-    seeds = sorted({run.seed for run, _ in results.runs})
-    rows = []
-    for dataset in results.datasets:
-        for row in results.rows:
-            entry, places = results.entries[row, dataset], places_of(results, dataset)
-            last, best = (results.summary(row, dataset, which) for which in (False, True))
-            shown = {}
-            if last and best:
-                shown = dict(zip(last.seeds, (number(score, places) for score in last.scores), strict=True))
-                for seed, score in zip(best.seeds, best.scores, strict=True):
-                    shown[seed] += f" ({number(score, places)})" if results.has_best else ""
-            if entry.planned:
-                rows.append([dataset, row, *(shown.get(seed, "–") for seed in seeds), *_effort(entry)])
-    return rows
-
-
-def places_of(results: SuiteResults, dataset: str) -> int:
-    """Scores have one decimal; returns as many as such returns deserve."""
-    if results.scaled[dataset]:
-        return 1
-    found = (results.summary(row, dataset) for row in results.rows)
-    return decimals(summary.mean for summary in found if summary)
-
-
-def _seeds(found: Summary) -> str:
-    return f"{len(found.seeds)} seed{'s' if len(found.seeds) > 1 else ''}"
-
-
-def _effort(entry: Entry) -> list[str]:
-    """How many updates its runs made, and the mean time that they took."""
-    records = [record for _, record in entry.measured]
-    if not records:
-        return ["–", "–"]
-    steps = sorted({record.facts.step for record in records})
-    return [" to ".join(f"{step:,}" for step in {steps[0]: 0, steps[-1]: 0}),
-            clock(float(np.mean([record.facts.seconds for record in records])))]  # fmt: skip
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

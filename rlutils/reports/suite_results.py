@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rlutils.evaluation.evaluate import EvalResult, PolicyResult
-from rlutils.reports.records import Experiment, RunRecord, iqm, load_run_record, target_of
-from rlutils.sweeps.suite import PlannedRun, differences, last_error, one_line, read_plan
+from rlutils.evaluation.statistics import EvalResult, PolicyResult, iqm, seed_interval
+from rlutils.reports.experiments import Experiment, decimals, target_of
+from rlutils.reports.records import RunRecord, load_run_record
+from rlutils.reports.writing import clock, number
+from rlutils.sweeps.plan import PlannedRun, differences, last_error, one_line, read_plan
 
 
 @dataclass(frozen=True)
@@ -220,18 +223,58 @@ def summarise(seeds: Sequence[int], groups: Sequence[np.ndarray]) -> Summary:
     return Summary(list(seeds), scores, len(pooled), float(np.mean(scores)), sd, middle, *seed_interval(groups))
 
 
-def seed_interval(groups: Sequence[np.ndarray], draws: int = 2000) -> tuple[float, float]:
-    """95% percentile interval of the IQM: groups are drawn with replacement, and values within each drawn one.
+def table_view(results: SuiteResults, best: bool) -> dict[str, Any]:
+    """What the page's table shows."""
+    rows = [(row, [cell(results, row, dataset, best) for dataset in results.datasets]) for row in results.rows]
+    return {"best": best, "results": results, "rows": rows, "caption": results.caption(best)}
 
-    A group is drawn from as often as the largest has values, so that unequal ones weigh the same.
-    """
-    lengths = np.array([len(group) for group in groups])  # (G,)
-    values = np.zeros((len(groups), lengths.max()))
-    for row, group in zip(values, groups, strict=True):
-        row[: len(group)] = group
-    rng = np.random.default_rng(0)
-    which = rng.integers(len(groups), size=(draws, len(groups)))  # (D, G)
-    places = (rng.random((*which.shape, values.shape[1])) * lengths[which][..., None]).astype(int)  # (D, G, E)
-    found = iqm(values[which[..., None], places].reshape(draws, -1), axis=1)  # (D,)
-    low, high = np.percentile(found, (2.5, 97.5))
-    return float(low), float(high)
+
+def cell(results: SuiteResults, row: str, dataset: str, best: bool) -> tuple[str, str]:
+    """`52.3 ± 1.2` and what stands beneath it; a dash and nothing where no run is measured."""
+    found = results.summary(row, dataset, best)
+    if found is None:
+        return "–", ""
+    places = places_of(results, dataset)
+    mean, sd, middle, low, high = (number(x, places) for x in (found.mean, found.sd, found.iqm, found.low, found.high))
+    top = f"{mean} ± {sd}" if len(found.seeds) > 1 else mean
+    return top, f"{middle} ({low} to {high}), {_seeds(found)}"
+
+
+def each_seed(results: SuiteResults) -> list[list[str]]:
+    """Rows of dataset, algorithm, a score for each seed, updates and time."""
+    seeds = sorted({run.seed for run, _ in results.runs})
+    rows = []
+    for dataset in results.datasets:
+        for row in results.rows:
+            entry, places = results.entries[row, dataset], places_of(results, dataset)
+            last, best = (results.summary(row, dataset, which) for which in (False, True))
+            shown = {}
+            if last and best:
+                shown = dict(zip(last.seeds, (number(score, places) for score in last.scores), strict=True))
+                for seed, score in zip(best.seeds, best.scores, strict=True):
+                    shown[seed] += f" ({number(score, places)})" if results.has_best else ""
+            if entry.planned:
+                rows.append([dataset, row, *(shown.get(seed, "–") for seed in seeds), *_effort(entry)])
+    return rows
+
+
+def places_of(results: SuiteResults, dataset: str) -> int:
+    """Scores have one decimal; returns as many as such returns deserve."""
+    if results.scaled[dataset]:
+        return 1
+    found = (results.summary(row, dataset) for row in results.rows)
+    return decimals(summary.mean for summary in found if summary)
+
+
+def _seeds(found: Summary) -> str:
+    return f"{len(found.seeds)} seed{'s' if len(found.seeds) > 1 else ''}"
+
+
+def _effort(entry: Entry) -> list[str]:
+    """How many updates its runs made, and the mean time that they took."""
+    records = [record for _, record in entry.measured]
+    if not records:
+        return ["–", "–"]
+    steps = sorted({record.facts.step for record in records})
+    return [" to ".join(f"{step:,}" for step in {steps[0]: 0, steps[-1]: 0}),
+            clock(float(np.mean([record.facts.seconds for record in records])))]  # fmt: skip

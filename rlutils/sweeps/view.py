@@ -19,7 +19,7 @@ from rlalgo.errors import ConfigError
 from rlutils.config.files import read_yaml
 
 if TYPE_CHECKING:
-    from rlutils.sweeps.sweep import Job
+    from rlutils.sweeps.job import Job
 
 STYLES = {"finished": "green", "running": "cyan", "failed": "red", "changed": "yellow", "waiting": "dim"}
 EVERY = 1.0

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import platform
-import random
-import re
 import signal
 import threading
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import gymnasium
-import numpy as np
-import torch
 from torch import Tensor
 
 from rlalgo import plugins
 from rlalgo.config import to_mapping
 from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Policy
 from rlalgo.core.rollout import distinct, rollout
-from rlalgo.errors import CheckpointError, ConfigError
+from rlalgo.core.spec import DataSpec
+from rlalgo.errors import CheckpointError
 from rlalgo.registry import Catalogue
 from rlutils.checkpoints import store as checkpoint
 from rlutils.config.files import read_yaml, write_json, write_yaml
 from rlutils.config.settings import Settings, policy_options
-from rlutils.evaluation.evaluate import EvalResult, Stopwatch, evaluate, forked_rng
-
-
-class NotFiniteWarning(UserWarning):
-    """An evaluator measured NaN or infinity. Not an error: training is worth more than that."""
+from rlutils.evaluation.evaluate import _finite, evaluate, write_result
+from rlutils.evaluation.statistics import EvalResult
+from rlutils.machine import Stopwatch, pick_device, versions
+from rlutils.randomness import forked_rng, rng_state, set_rng_state
 
 
 class Run:
@@ -294,75 +286,3 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _finite(name: str, found: Mapping[str, Any], step: int) -> dict[str, float]:
-    """An evaluator's numbers under its name. What is not finite becomes NaN, with a warning: training can go on."""
-    bad = ", ".join(f"{key} = {float(value):g}" for key, value in found.items() if not math.isfinite(value))
-    if bad:
-        message = f"step {step}: the evaluator {name} gave {bad}; try other options of it (a lower lr, say)"
-        warnings.warn(message, NotFiniteWarning, stacklevel=2)
-    return {f"{name}/{key}": float(value) if math.isfinite(value) else math.nan for key, value in found.items()}
-
-
-def write_result(path: Path, result: EvalResult, **more: Any) -> None:
-    """An evaluation as JSON, which has no NaN: a metric that is not finite is null."""
-    metrics = {key: None if math.isnan(value) else value for key, value in result.metrics.items()}
-    write_json(path, {**result.to_mapping(), "metrics": metrics, **more})
-
-
-def seed_everything(seed: int) -> None:
-    """torch, numpy and random; once, before anything is drawn."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (environments and plugins may use it)
-    random.seed(seed)
-
-
-def rng_state() -> dict[str, Any]:
-    """Every random state, as plain values and tensors (nothing that would need unpickling)."""
-    _, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
-        "python": list(random.getstate()[1]),
-    }
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """The inverse of `rng_state`."""
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    random.setstate((3, tuple(state["python"]), None))
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto`, or what is named; ConfigError if it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        known = re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", name)  # of other names torch lists twenty, most of no use here
-        why = f" ({str(error).splitlines()[0]})" if known else ""
-        choices = "choose auto, cpu, cuda, cuda:N or mps"
-        raise ConfigError([f"device: '{name}' cannot be used here{why}; {choices}"]) from error
-    return device
-
-
-def versions() -> dict[str, str]:
-    """What a result may depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("rlalgo", "torch", "numpy", "gymnasium", "mujoco", "minari"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

@@ -15,7 +15,7 @@ import rlutils
 from rlalgo import DataSpec, Episodes
 from rlalgo.batchrl.dt import DecisionTransformer, RtgEpDataset
 from rlalgo.config import parse
-from rlutils.app import catalogue
+from rlutils.config.catalogue import catalogue
 from rlutils.data.mapped import Allocate, map_episodes
 from tests.benchmarks.test_speed import compare, full  # noqa: F401 (a fixture)
 

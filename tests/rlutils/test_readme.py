@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import rlutils
-from rlutils.app import read_settings
+from rlutils.config.catalogue import read_settings
 from rlutils.config.files import parse_yaml
 from tests.rlutils.runs import toy_config
 

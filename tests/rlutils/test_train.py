@@ -19,7 +19,8 @@ from rlalgo import Controller
 from rlalgo.batchrl.bc import BC
 from rlalgo.errors import CheckpointError, ConfigError, DataError, RlalgoError, TrainingError
 from rlutils.config.files import read_yaml, write_yaml
-from rlutils.training.run import NotFiniteWarning, pick_device
+from rlutils.evaluation.evaluate import NotFiniteWarning
+from rlutils.machine import pick_device
 from tests.rlutils.runs import PLUGIN, command, equal, state, toy_config, weights
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from rlalgo.config import Count, Whole
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import DataError, near
 from rlutils.data.mapped import Allocate, fingerprint, map_episodes, worthwhile
 

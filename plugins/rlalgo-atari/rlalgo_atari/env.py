@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import ale_py  # registers the games with Gymnasium
 import gymnasium
 from rlalgo.config import Count, Probability, Whole
-from rlalgo.core.episodes import DataSpec
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import EnvironmentFault
 from rlutils.envs.gym import GymEnv
 

@@ -23,7 +23,7 @@ from rlalgo import DataSpec
 from rlalgo.config import parse
 from rlalgo.core.dataset import Transitions
 from rlalgo.errors import ConfigError, DataError
-from rlutils.app import read_settings
+from rlutils.config.catalogue import read_settings
 
 from rlalgo_atari import Atari, DQNReplay, preprocessing
 

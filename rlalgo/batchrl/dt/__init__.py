@@ -6,8 +6,10 @@
 from rlalgo.batchrl.dt import dt_model, trajectory_gpt2
 from rlalgo.batchrl.dt import dt_model as DT_model
 from rlalgo.batchrl.dt.decision_transformer import DecisionTransformer
-from rlalgo.batchrl.dt.dt_model import DTModel, from_hugging_face
-from rlalgo.batchrl.dt.play import DTPolicy, dt_play
+from rlalgo.batchrl.dt.dt_model import DTModel
+from rlalgo.batchrl.dt.hugging_face import from_hugging_face
+from rlalgo.batchrl.dt.play import dt_play
+from rlalgo.batchrl.dt.policy import DTPolicy
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset as rtgEpDataset
 from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2

@@ -17,13 +17,14 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo.batchrl.dt.dt_model import RETURN_SPACE, DTModel, DTOutput
-from rlalgo.batchrl.dt.play import DTPolicy
+from rlalgo.batchrl.dt.policy import DTPolicy
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset
 from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2
 from rlalgo.config import Count, Fraction, NonNegative, Positive, Probability, Whole
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import WindowBatch
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
+from rlalgo.core.spec import DataSpec
 from rlalgo.encoders import encoder
 from rlalgo.hookspecs import hookimpl
 from rlalgo.nets import Normalizer, action_head, decay_groups, masked_mean, warmup_cosine

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from rlalgo.config import Count, Positive
 from rlalgo.errors import ConfigError, EnvironmentFault
-from rlutils.collecting.collect import MakeEnv, Recorded, Say, play_episode
+from rlutils.collecting.recording import MakeEnv, Recorded, Say, play_episode
 
 
 class ARS:

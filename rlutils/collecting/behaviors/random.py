@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from rlutils.collecting.collect import MakeEnv, Recorded, Say, play_episode
+from rlutils.collecting.recording import MakeEnv, Recorded, Say, play_episode
 
 
 class Random:

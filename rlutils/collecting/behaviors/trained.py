@@ -13,7 +13,7 @@ from pydantic import Field
 
 from rlalgo.config import parse
 from rlalgo.core.policy import Controller
-from rlutils.collecting.collect import MakeEnv, Recorded, Say, play_episode
+from rlutils.collecting.recording import MakeEnv, Recorded, Say, play_episode
 from rlutils.envs.gym import Prepared
 
 
@@ -46,7 +46,8 @@ class RunPolicy:
 
     def episodes(self, make_env: MakeEnv, steps: int, seed: int, say: Say) -> Iterator[Recorded]:
         """Episodes until `steps` are reached; episode k is reset with `seed + k` and plays policy k modulo n."""
-        from rlutils.app import catalogue, load  # the application knows the behaviours
+        from rlutils.checkpoints.loading import load
+        from rlutils.config.catalogue import catalogue
 
         config = self.config
         algo = load(config.run, config.checkpoint, config.plugins)

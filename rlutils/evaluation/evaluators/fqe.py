@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from rlalgo.config import Count, Fraction, Positive, Whole
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import TransitionBatch, Transitions
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
+from rlalgo.core.spec import DataSpec
 from rlalgo.encoders import features
 from rlalgo.errors import ConfigError
 from rlalgo.nets import BoxHead, Critics, DiscreteCritics, Normalizer, Target
 from rlalgo.registry import Choice, Kind
-from rlutils.evaluation.evaluate import forked_rng
+from rlutils.randomness import forked_rng
 
 
 class FQE:

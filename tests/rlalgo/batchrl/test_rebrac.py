@@ -10,7 +10,7 @@ from torch import nn
 
 from rlalgo.batchrl.rebrac import Pairs, ReBRAC
 from rlalgo.errors import DataError
-from rlalgo.nets import GroupedNorm
+from rlalgo.nets.critics import GroupedNorm
 from tests.rlalgo.batchrl.actor_critic import (
     GAMMA,
     copied,

@@ -16,11 +16,13 @@ import rlutils
 import tests.rlalgo.toy_envs  # noqa: F401 (registers the environments)
 from rlalgo.config import parse
 from rlalgo.errors import ConfigError, EnvironmentFault
-from rlutils.app import catalogue
 from rlutils.collecting.behaviors.ars import ARS, _Search
 from rlutils.collecting.behaviors.random import Random
 from rlutils.collecting.behaviors.trained import RunPolicy
-from rlutils.collecting.collect import CollectSettings, Recorded, collect
+from rlutils.collecting.collect import collect
+from rlutils.collecting.recording import Recorded
+from rlutils.collecting.settings import CollectSettings
+from rlutils.config.catalogue import catalogue
 from rlutils.config.files import read_yaml
 from tests.rlutils.runs import toy_config
 from tests.rlutils.toy_plugin import PointEnv

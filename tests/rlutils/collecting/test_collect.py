@@ -18,8 +18,10 @@ import pytest
 import tests.rlalgo.toy_envs  # noqa: F401 (registers the environments)
 from rlalgo.config import parse
 from rlalgo.errors import ConfigError, DataError, EnvironmentFault
-from rlutils.app import catalogue
-from rlutils.collecting.collect import CollectResult, CollectSettings, collect, play_episode
+from rlutils.collecting.collect import collect
+from rlutils.collecting.recording import play_episode
+from rlutils.collecting.settings import CollectResult, CollectSettings
+from rlutils.config.catalogue import catalogue
 from rlutils.data.inspect import list_datasets
 from rlutils.data.minari_source import MinariSource
 
@@ -114,7 +116,7 @@ BREAKS = """
 from dataclasses import dataclass
 import os
 from rlalgo import hookimpl
-from rlutils.collecting.collect import play_episode
+from rlutils.collecting.recording import play_episode
 
 class Breaks:
     name = "breaks"

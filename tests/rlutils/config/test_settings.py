@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse, schema, to_mapping
 from rlalgo.errors import ConfigError
-from rlutils.app import BUILTINS, catalogue, read_settings
-from rlutils.collecting.collect import CollectSettings
+from rlutils.collecting.settings import CollectSettings
+from rlutils.config.catalogue import BUILTINS, catalogue, read_settings
 from rlutils.config.files import dump_yaml, parse_yaml, read_yaml
-from rlutils.config.settings import Evaluation, Settings, override
+from rlutils.config.overrides import override
+from rlutils.config.settings import Evaluation, Settings
 from tests.rlutils.runs import OURS, toy_config
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -15,14 +15,8 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from rlalgo.errors import DataError
-from rlutils.data.inspect import (
-    Inspection,
-    inspect_dataset,
-    list_datasets,
-    plot_returns,
-    print_inspection,
-    print_list,
-)
+from rlutils.data.inspect import Inspection, inspect_dataset, list_datasets
+from rlutils.reports.data_view import plot_returns, print_inspection, print_list
 from tests.rlutils.minari_data import ID, edit, edit_metadata, replace_column, write_dataset
 
 

@@ -19,7 +19,8 @@ from gymnasium import spaces
 import rlutils
 from rlalgo.batchrl.dt import RtgEpDataset
 from rlalgo.core.dataset import Transitions
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import DataError
 from rlutils.data import mapped
 from rlutils.data.minari_source import MinariSource
@@ -220,7 +221,8 @@ def test_only_the_pages_that_are_touched_take_memory(tmp_path: Path, monkeypatch
     code = """
 import sys, numpy as np, torch
 from gymnasium import spaces
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.spec import DataSpec
+from rlalgo.core.episodes import Episodes
 from rlutils.data import mapped
 
 N, E, S = 65_000, 500, 64

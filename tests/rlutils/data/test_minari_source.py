@@ -23,7 +23,8 @@ from gymnasium import Space, spaces
 from gymnasium.spaces import utils
 
 from rlalgo.config import parse
-from rlalgo.core.episodes import DataSpec, Episodes
+from rlalgo.core.episodes import Episodes
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import ConfigError, DataError
 from rlalgo.registry import Catalogue
 from rlutils.config.files import dump_yaml, parse_yaml

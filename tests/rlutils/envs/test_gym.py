@@ -18,12 +18,12 @@ from gymnasium.wrappers import RescaleAction, TimeAwareObservation
 from minari.data_collector import EpisodeBuffer
 
 from rlalgo.config import parse
-from rlalgo.core.episodes import DataSpec
+from rlalgo.core.spec import DataSpec
 from rlalgo.errors import EnvironmentFault
 from rlalgo.registry import Catalogue
 from rlutils.config.files import dump_yaml, parse_yaml
 from rlutils.data.minari_source import MinariSource
-from rlutils.envs import gym as envs
+from rlutils.envs import rendering
 from rlutils.envs.gym import GymEnv
 from tests.rlutils.minari_data import ID, stack, write_dataset
 
@@ -294,7 +294,7 @@ def headless(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_mujoco_without_a_library_to_draw_with(headless: pytest.MonkeyPatch) -> None:
-    headless.setattr(envs, "_loads", lambda library: False)
+    headless.setattr(rendering, "_loads", lambda library: False)
     assert make(HOPPER)[0].reset(seed=0)[0].dtype == np.float32  # to play needs none
     with pytest.raises(EnvironmentFault, match=r"libEGL.so.1 is not installed. .*apt-get install libegl1.*MUJOCO_GL="):
         make(HOPPER, 1, "rgb_array")
@@ -314,7 +314,7 @@ def test_mujoco_whose_driver_fails(headless: pytest.MonkeyPatch) -> None:
         def __init__(self, width: int, height: int) -> None:
             raise ImportError("Cannot initialize a EGL device display.")
 
-    headless.setattr(envs, "_loads", lambda library: True)
+    headless.setattr(rendering, "_loads", lambda library: True)
     headless.setitem(sys.modules, "mujoco.egl", type("module", (), {"GLContext": Context}))
     with pytest.raises(EnvironmentFault, match=r"Cannot initialize a EGL device display\. Without .*MUJOCO_GL=osmesa"):
         make(HOPPER, 1, "rgb_array")
@@ -333,7 +333,7 @@ def test_a_variable_that_stops_mujoco_is_named() -> None:
 
 
 def test_mujoco_draws(headless: pytest.MonkeyPatch) -> None:
-    if not envs._loads("libEGL.so.1"):
+    if not rendering._loads("libEGL.so.1"):
         pytest.skip("there is no EGL here")
     headless.setenv("MUJOCO_GL", "")  # so that what is set in its place is undone
     try:

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rlutils
-from rlutils.evaluation.evaluate import evaluate, forked_rng, summarise
+from rlutils.evaluation.evaluate import evaluate
+from rlutils.evaluation.statistics import summarise
+from rlutils.randomness import forked_rng
 from tests.rlutils.runs import toy_config
 from tests.rlutils.toy_plugin import HORIZON, PointEnv
 

@@ -26,8 +26,10 @@ from scipy import stats
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils.config import files
 from rlutils.reports import plots
-from rlutils.reports.records import decimals, experiments, load_run_record
-from rlutils.reports.runs_page import clock, highlight, moment, number, print_results, write_report
+from rlutils.reports.experiments import decimals, experiments
+from rlutils.reports.records import load_run_record
+from rlutils.reports.runs_page import print_results, write_report
+from rlutils.reports.writing import clock, highlight, moment, number
 
 SECTIONS = ["Run", "Results", "Achieved returns", "Training", "To reproduce"]
 TARGETS = (800.0, 1600.0, 2400.0, 3200.0, 3600.0)

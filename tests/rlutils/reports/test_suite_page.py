@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from rlalgo.errors import ConfigError
 from rlutils.cli import app
 from rlutils.config.files import write_yaml
-from rlutils.reports.suite_page import each_seed, markdown, print_suite, write_suite_report
-from rlutils.reports.suite_results import SuiteResults, seed_interval, suite_results
+from rlutils.evaluation.statistics import seed_interval
+from rlutils.reports.suite_page import markdown, print_suite, write_suite_report
+from rlutils.reports.suite_results import SuiteResults, each_seed, suite_results
 from tests.rlutils.reports.test_runs_page import Page, fake_run, policy, write_evaluation
 
 REFERENCE = (-20.27, 3234.3)

@@ -15,9 +15,9 @@ import rlutils
 from rlalgo.config import parse
 from rlalgo.errors import PluginError
 from rlalgo.hookspecs import CATALOGUE_HOOKS
-from rlutils.app import read_settings
 from rlutils.cli import app
-from rlutils.collecting.collect import CollectSettings
+from rlutils.collecting.settings import CollectSettings
+from rlutils.config.catalogue import read_settings
 from rlutils.config.files import read_yaml
 from rlutils.scaffold.new_plugin import WHAT, NewPlugin, new_plugin
 from tests.rlutils.environments import ROOT, fresh, python

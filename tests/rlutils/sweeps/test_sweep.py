@@ -25,13 +25,14 @@ from typer.testing import CliRunner
 from rlalgo.config import schema, to_mapping
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils import train
-from rlutils.app import catalogue, read_settings
 from rlutils.cli import app
+from rlutils.config.catalogue import catalogue, read_settings
 from rlutils.config.files import read_yaml, write_yaml
-from rlutils.config.settings import texts_of
+from rlutils.config.overrides import texts_of
 from rlutils.reports.suite_results import suite_results
 from rlutils.sweeps import sweep as sweeping
-from rlutils.sweeps.suite import Suite, last_error, matches, read_plan, read_suite
+from rlutils.sweeps.plan import last_error, matches, read_plan
+from rlutils.sweeps.suite import Suite, read_suite
 from rlutils.sweeps.sweep import sweep
 from rlutils.sweeps.view import View, progress
 from tests.rlutils.runs import OURS, PLUGIN, command, equal, state, toy_config, weights

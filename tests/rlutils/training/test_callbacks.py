@@ -16,7 +16,7 @@ from rich.console import Console as Terminal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlutils
-from rlutils.evaluation.evaluate import summarise
+from rlutils.evaluation.statistics import summarise
 from rlutils.training.callbacks import Averager
 from rlutils.training.callbacks.best import Best, NoBestWarning
 from rlutils.training.callbacks.console import Console

@@ -1,0 +1,74 @@
+"""DTPolicy: the last K steps of every row, and a return-to-go that falls with each reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from rlalgo.core.policy import FrameStack, Policy
+from rlalgo.nets import Chooser
+
+if TYPE_CHECKING:
+    from rlalgo.batchrl.dt.decision_transformer import DecisionTransformer
+
+
+class DTPolicy(Policy):
+    """Conditions on `target_return` and on the context so far (Chen et al. 2021, algorithm 1, evaluation).
+
+    The model sees windows in time order and right-padded with zeros, as in training. They are kept as rings, so
+    that nothing moves while an episode goes on; where the present action will stand is an old one till then,
+    which nothing that is read attends to. States are kept embedded: a CNN sees each of them once, not K times.
+    """
+
+    def __init__(self, algo: DecisionTransformer, options: Sequence[Any]) -> None:
+        self.algo, self.options = algo, options
+        n, K, device = len(options), algo.config.context, algo.device
+        action = algo.spec.action_space
+        kind = torch.int64 if isinstance(action, spaces.Discrete) else torch.float32
+        self.K, self.device = K, device
+        self.target = torch.tensor([o.target_return for o in options], dtype=torch.float64)  # (n,)
+        self.left = self.target.clone()  # (n,) return-to-go; float64, so that it falls by exactly the rewards
+        self.step = torch.zeros(n, dtype=torch.int64)  # (n,) steps done in the episode
+        self.offsets = torch.arange(K)  # (K,)
+        self.stack = FrameStack(algo.spec, n, device)
+        self.chooser = Chooser(algo.model.head, [o.sample for o in options])
+        self.states = torch.zeros(n, K, algo.config.width, device=device)  # embedded
+        self.actions = torch.zeros(n, K, *(action.shape or ()), dtype=kind, device=device)
+        self.returns_to_go = torch.zeros(n, K, device=device)
+
+    def begin(self, rows: Tensor) -> None:
+        self.stack.begin(rows)
+        self.left[rows] = self.target[rows]
+        self.step[rows] = 0
+        for ring in (self.states, self.actions, self.returns_to_go):
+            ring[rows] = 0
+
+    def act(self, observations: Tensor, rows: Tensor) -> Tensor:
+        seen = self.stack.push(observations, rows)
+        step = self.step[rows]  # (m,)
+        now = rows, step % self.K  # where the present step stands in the rings
+        self.returns_to_go[now] = self.left[rows].to(self.returns_to_go)
+        first = (step - (self.K - 1)).clamp(min=0)  # (m,) step that the window begins with
+        times = first.unsqueeze(1) + self.offsets  # (m, K)
+        window = rows.unsqueeze(1), times % self.K
+        with self.algo.evaluating():
+            self.states[now] = self.algo.embed(seen)
+            out = self.algo.decode(
+                self.states[window],
+                self.actions[window],
+                self.returns_to_go[window],
+                times.to(self.device),
+                at=(step - first).to(self.device),
+            )
+            chosen = self.chooser(out.actions.squeeze(1), rows)
+        self.actions[now] = chosen.to(self.actions)
+        self.step[rows] = step + 1
+        return chosen
+
+    def observe(self, rewards: Tensor, rows: Tensor) -> None:
+        if not self.algo.config.delayed:  # in the delayed setting no reward is seen before the end
+            self.left[rows] -= rewards.double().cpu()

@@ -1,0 +1,51 @@
+"""Run and checkpoint folders to algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlalgo.core.algo import BatchRLAlgo
+from rlalgo.errors import RlalgoError
+from rlalgo.registry import Catalogue
+from rlutils.checkpoints import store as checkpoints
+from rlutils.config.catalogue import catalogue, read_settings
+from rlutils.config.files import read_yaml
+from rlutils.config.overrides import load_mapping
+from rlutils.config.settings import Settings
+from rlutils.machine import pick_device
+
+
+def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = (), device: str = "cpu") -> BatchRLAlgo:
+    """The algorithm of a run folder (or of one checkpoint folder), in eval mode, ready for `policy`.
+
+    Args:
+        path: a run folder, or a checkpoint folder within or copied out of one.
+        checkpoint: `last`, `best` or `step_000001000`.
+        plugins: modules and files that provide what it was made of; they are never loaded by themselves.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: there is none, or it is incomplete, truncated or foreign, or a plugin is missing.
+    """
+    algo, _ = checkpoints.load_algo(checkpoints.find(Path(path), checkpoint), catalogue(plugins))
+    return algo.to(pick_device(device))
+
+
+def run_settings(folder: Path, plugins: Sequence[str] = ()) -> tuple[Settings, Catalogue]:
+    """The configuration that a run was trained with."""
+    values = _run_config(folder)
+    values["plugins"] = []
+    known = catalogue(plugins)
+    recorded = folder / "plugins.yaml"
+    if recorded.exists():
+        checkpoints.refuse_missing(read_yaml(recorded), known, str(folder))
+    return read_settings(values, (), plugins)
+
+
+def _run_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise RlalgoError(f"{folder} is not a run folder (it has no config.yaml); give the folder that train wrote")
+    return load_mapping(path)

@@ -1,0 +1,93 @@
+"""Overrides: `a.b=value` and YAML files laid over a configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlalgo.errors import ConfigError
+from rlutils.config.files import parse_yaml, read_yaml
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping, with the paths of plugin files made absolute."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ConfigError([f"{path}: expected a mapping at the top level, got {type(values).__name__}"])
+    given = values.get("plugins")
+    if isinstance(given, list):
+        values["plugins"] = [
+            str((path.parent / p).resolve()) if isinstance(p, str) and p.endswith(".py") else p for p in given
+        ]
+    return values
+
+
+def override(
+    values: dict[str, Any], overrides: Sequence[str], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`a.b=value` (value in YAML) for each override, into a copy; list items by number (`evaluation.policies.0.x=1`).
+
+    An override may also be a YAML file (`texts_of` says how its settings are laid over those before it). Where a path
+    goes through something that is not there, its default is changed: `trainer.steps=10` is about the usual trainer.
+
+    Raises:
+        ConfigError: an override without `=`, or a path through something that has no keys.
+    """
+    result = _copy(values)
+    for text in overrides:
+        if text.endswith((".yaml", ".yml")) and "=" not in text:
+            result = override(result, list(texts_of(load_mapping(Path(text)))), defaults)
+            continue
+        path, equals, value = text.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError([f"override '{text}': expected key=value, such as algo.lr=3e-4, or a YAML file"])
+        keys = path.strip().split(".")
+        place: Any = result
+        default: Any = defaults
+        for i, key in enumerate(keys[:-1]):
+            name = ".".join(keys[: i + 1])
+            default = default.get(key) if isinstance(default, Mapping) else None
+            if isinstance(place, list):
+                place[_index(key, place, text)] = inner = _as_mapping(place[_index(key, place, text)])
+            else:
+                inner = _as_mapping(_copy(default) if place.get(key) is None else place[key])
+                place[key] = inner
+            if not isinstance(inner, dict | list):
+                raise ConfigError([f"override '{text}': {name} is {inner!r}, which has no keys"])
+            place = inner
+        if isinstance(place, list):
+            place[_index(keys[-1], place, text)] = parse_yaml(value, f"override '{text}'")
+        else:
+            place[keys[-1]] = parse_yaml(value, f"override '{text}'")
+    return result
+
+
+def texts_of(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Settings as overrides, `a.b=value`: a mapping is merged, one with a `name` replaces what is there."""
+    for key, value in values.items():
+        place = f"{path}{key}"
+        if isinstance(value, Mapping) and "name" not in value:
+            yield from texts_of(value, f"{place}.")
+        else:
+            yield f"{place}={json.dumps(value)}"
+
+
+def _as_mapping(value: Any) -> Any:
+    """A bare name is short for {name: ...}, and nothing for an empty mapping."""
+    if isinstance(value, str):
+        return {"name": value}
+    return {} if value is None else value
+
+
+def _index(key: str, values: list, text: str) -> int:
+    if not key.isdigit() or int(key) >= len(values):
+        raise ConfigError([f"override '{text}': '{key}' is not one of the {len(values)} items 0..{len(values) - 1}"])
+    return int(key)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list | tuple) else value

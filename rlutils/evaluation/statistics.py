@@ -1,0 +1,134 @@
+"""Statistics of returns, each once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BeforeValidator
+from scipy import stats
+
+Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that may be NaN, for which null stands in JSON."""
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """One policy's episodes and what they amount to; returns are undiscounted."""
+
+    label: str
+    options: Mapping[str, Any]
+    returns: list[float]
+    lengths: list[int]
+    seeds: list[int]
+    mean: float
+    sd: float
+    """Sample standard deviation over episodes."""
+    iqm: float
+    """Mean of the middle half (Agarwal et al. 2021)."""
+    interval: tuple[float, float]
+    """95% bootstrap interval of the mean."""
+    normalised: float | None
+    """100 (mean - random) / (expert - random), where the reference scores belong to this environment."""
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """One evaluation."""
+
+    step: int
+    policies: list[PolicyResult]
+    metrics: dict[str, Measured] = field(default_factory=dict)
+    """What evaluators measured."""
+    env_id: str | None = None
+    seed: int = 0
+    seconds: float = 0.0
+    source: str = "train"
+    checkpoint: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The best policy's mean return: what `best` and patience compare by. None where nothing was played."""
+        return max((policy.mean for policy in self.policies), default=None)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "score": self.score}
+
+
+def summarise(
+    options: Mapping[str, Any],
+    returns: list[float],
+    lengths: list[int],
+    seeds: list[int],
+    ref_scores: tuple[float, float] | None,
+) -> PolicyResult:
+    """Statistics of one policy's episodes (at least one)."""
+    values = np.asarray(returns)
+    mean = float(values.mean())
+    low = high = mean
+    if len(values) > 1 and values.std() > 0:
+        rng = np.random.default_rng(0)
+        found = stats.bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=rng)
+        low, high = map(float, found.confidence_interval)
+    score = None
+    if ref_scores is not None:
+        score = 100 * (mean - ref_scores[0]) / (ref_scores[1] - ref_scores[0])
+    shown = {k: v for k, v in options.items() if v is not False}
+    return PolicyResult(
+        label=", ".join(f"{k}={_plain(v)}" for k, v in shown.items()) or "policy",
+        options=options,
+        returns=[float(r) for r in returns],
+        lengths=lengths,
+        seeds=seeds,
+        mean=mean,
+        sd=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+        iqm=float(stats.trim_mean(values, 0.25)),
+        interval=(low, high),
+        normalised=score,
+    )
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def spearman(targets: np.ndarray, returns: np.ndarray) -> float | None:
+    """Rank correlation of targets (n,) and returns (n,); None where one of the two is constant."""
+    if len(np.unique(targets)) < 2 or len(np.unique(returns)) < 2:
+        return None
+    return float(stats.spearmanr(targets, returns).statistic)
+
+
+def interval(values: np.ndarray, statistic: Callable[..., Any] = np.mean) -> tuple[float, float]:
+    """95% bootstrap interval of a statistic of values (n,)."""
+    if len(np.unique(values)) < 2:
+        return float(statistic(values)), float(statistic(values))
+    rng = np.random.default_rng(0)
+    found = stats.bootstrap((values,), statistic, n_resamples=2000, method="percentile", rng=rng)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def iqm(values: np.ndarray, axis: int = -1) -> Any:
+    """Mean of the middle half."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def seed_interval(groups: Sequence[np.ndarray], draws: int = 2000) -> tuple[float, float]:
+    """95% percentile interval of the IQM: groups are drawn with replacement, and values within each drawn one.
+
+    A group is drawn from as often as the largest has values, so that unequal ones weigh the same.
+    """
+    lengths = np.array([len(group) for group in groups])  # (G,)
+    values = np.zeros((len(groups), lengths.max()))
+    for row, group in zip(values, groups, strict=True):
+        row[: len(group)] = group
+    rng = np.random.default_rng(0)
+    which = rng.integers(len(groups), size=(draws, len(groups)))  # (D, G)
+    places = (rng.random((*which.shape, values.shape[1])) * lengths[which][..., None]).astype(int)  # (D, G, E)
+    found = iqm(values[which[..., None], places].reshape(draws, -1), axis=1)  # (D,)
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)

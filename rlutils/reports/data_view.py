@@ -1,0 +1,238 @@
+"""Datasets as text and as a picture."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from gymnasium import spaces
+from rich.console import Console
+from rich.text import Text
+
+from rlalgo.errors import DataError
+from rlutils.config.files import write_atomic
+from rlutils.data.inspect import Inspection, list_datasets
+from rlutils.data.minari_disk import ROOT_VARIABLE, root
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import, and only the picture needs it
+    from matplotlib.axes import Axes
+
+
+def print_list(console: Console) -> None:
+    """All datasets on this machine, broken ones last."""
+    found = list_datasets()
+    setting = "" if os.environ.get(ROOT_VARIABLE) else " is not set"
+    console.print(Text(f"Datasets in {root()} ({ROOT_VARIABLE}{setting})"), soft_wrap=True)
+    rows = []
+    for info in found:
+        if info.broken is None:
+            low, high = (_number(score) for score in info.ref_scores) if info.ref_scores else ("", "")
+            counts = f"{info.episodes:,}", f"{info.steps:,}"
+            rows.append((info.id, info.env_id or "", *counts, low, high, _bytes(info.size)))
+    if rows:
+        heading = ("id", "environment", "episodes", "steps", "random", "expert", "size")
+        _print_columns(console, heading, rows, left=(0, 1), cyan=0)
+    for info in found:
+        if info.broken is not None:
+            console.print(Text.assemble(("broken ", "red"), info.broken), soft_wrap=True)
+    if not found:
+        console.print("None. Make one with `rlalgo collect configs/collect/hopper.yaml`.", soft_wrap=True)
+        console.print("Minari's own are downloaded when they are trained on and there is a network.", soft_wrap=True)
+
+
+def print_inspection(found: Inspection, console: Console) -> None:
+    """Spaces, counts, facts of the episodes, reference scores and the returns with their histogram."""
+    console.print(Text(f"minari:{found.id}", "bold cyan"), soft_wrap=True)
+    if found.description:
+        console.print(Text(found.description, "dim"))
+    lengths, ends = found.lengths, int(found.terminated.sum())
+    facts = {name: _range(x) for name, x in found.facts.items() if x.ndim == 1 and name != "return"}
+    lines = {
+        "environment": found.env_id or "not recorded: set env.id to evaluate",
+        "observations": _space(found.observation_space),
+        "actions": _space(found.action_space),
+        "episodes": f"{len(lengths):,} ({ends:,} ended in a terminal state, {len(lengths) - ends:,} cut)",
+        "steps": f"{found.steps:,} ({_range(lengths)} per episode)",
+        **facts,
+        "on disk": f"{_bytes(found.size)} in {found.path}",
+    }
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        console.print(Text.assemble((name.ljust(width + 2), "dim"), text), soft_wrap=True)
+    console.print()
+    _print_returns(found, console)
+    console.print()
+    _print_histogram(found, console)
+
+
+def plot_returns(found: Inspection, path: Path) -> None:
+    """A PNG: the histogram of returns, and each episode's return against its length.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    from rlutils.reports import plots
+
+    counts, edges = found.histogram(bins=min(40, max(10, round(2 * len(found.returns) ** 0.5))))
+    with matplotlib.rc_context(plots.STYLE):
+        figure = Figure(figsize=(9, 3.9), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        widths = np.diff(edges)
+        left.bar(edges[:-1], counts, widths, align="edge", color=plots.ACCENT, edgecolor="white", lw=0.5)
+        left.set(title="returns of the episodes", xlabel="return", ylabel="episodes")
+        left.set_ylim(0, counts.max() * 1.22)  # room for the names of the lines
+        left.grid(axis="x", visible=False)
+        _mark(left, found, plots.INK)
+        size = 14 if len(found.returns) <= 1000 else 3
+        cut = ~found.terminated
+        for chosen, label, colour in (
+            (found.terminated, "ended in a terminal state", plots.PALETTE[1]),
+            (cut, "cut", plots.ACCENT),
+        ):
+            if chosen.any():
+                label = f"{label}: {int(chosen.sum()):,}"
+                right.scatter(found.lengths[chosen], found.returns[chosen], size, colour, alpha=0.5, lw=0, label=label)
+        right.set(title="return by length", xlabel="steps", ylabel="return")
+        right.legend(frameon=False, loc="best", fontsize=8, labelcolor=plots.MUTED)
+        right.set_xlim(0, found.lengths.max() * 1.04)
+        for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
+            axis.set_major_locator(MaxNLocator(6, steps=plots.ROUND, integer=axis is left.yaxis))
+            axis.set_major_formatter("{x:,.10g}")
+        figure.suptitle(
+            f"{found.id}: {len(found.returns):,} episodes, {found.steps:,} steps",
+            x=0.01, ha="left", fontsize=11, fontweight="bold", color=plots.INK,
+        )  # fmt: skip
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150)
+    try:
+        write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise DataError(f"{path}: the picture cannot be written: {error}") from error
+
+
+def _mark(axes: Axes, found: Inspection, colour: str) -> None:
+    """Vertical lines at the mean and, where they lie within the picture, at the reference scores."""
+    low, high = axes.get_xlim()
+    for name, value, line in _marks(found):
+        if low <= value <= high:
+            axes.axvline(value, color=colour, lw=1, ls=line)
+            right = value > (low + high) / 2
+            axes.annotate(
+                name, (value, 0.985), (-4 if right else 4, 0), xycoords=("data", "axes fraction"), va="top",
+                textcoords="offset points", rotation=90, ha="right" if right else "left", fontsize=8,
+            )  # fmt: skip
+
+
+def _marks(found: Inspection) -> list[tuple[str, float, str]]:
+    """(name, return, style of its line) of what is worth marking among the returns."""
+    marks = [("mean", float(found.returns.mean()), "-")]
+    if found.ref_scores is not None:
+        marks += [("random", found.ref_scores[0], ":"), ("expert", found.ref_scores[1], "--")]
+    return marks
+
+
+def _print_returns(found: Inspection, console: Console) -> None:
+    quantiles = {"min": 0.0, "10%": 0.1, "25%": 0.25, "median": 0.5, "75%": 0.75, "90%": 0.9, "max": 1.0}
+    values = [float(found.returns.mean()), *np.quantile(found.returns, list(quantiles.values())).tolist()]
+    rows = [("return", *map(_number, values))]
+    if found.ref_scores is not None:
+        rows.append(("normalised", *(f"{found.normalised(value):.1f}" for value in values)))
+    _print_columns(console, ("", "mean", *quantiles), rows, left=(0,), cyan=None)
+    if found.ref_scores is not None:
+        low, high = map(_number, found.ref_scores)
+        console.print(Text(f"normalised: 0 is random ({low}), 100 is expert ({high})", "dim"))
+
+
+def _print_histogram(found: Inspection, console: Console) -> None:
+    counts, edges = found.histogram()
+    marks: dict[int, list[str]] = {}
+    for name, value, _ in _marks(found):
+        if edges[0] <= value <= edges[-1]:
+            row = min(int(np.searchsorted(edges, value, side="right")) - 1, len(counts) - 1)
+            marks.setdefault(row, []).append(name)
+    width = max(10, min(50, console.width - 45))
+    solid = console.encoding.lower().startswith("utf")
+    rows = [
+        (
+            f"{_number(edges[row])} to {_number(edges[row + 1])}",
+            _bar(width * count / counts.max(), solid).ljust(width),
+            f"{count:,}",
+            ", ".join(marks.get(row, ())),
+        )
+        for row, count in enumerate(counts)
+    ]
+    _print_columns(console, ("return", "", "episodes", ""), rows, left=(1, 3), cyan=1)
+
+
+def _bar(width: float, solid: bool) -> str:
+    """A bar of so many characters, to an eighth of one; of # where the terminal knows no blocks."""
+    if not solid:
+        return "#" * math.ceil(width)
+    eighths = math.ceil(8 * width)  # a single episode is still seen
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def _print_columns(
+    console: Console,
+    heading: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Sequence[int],
+    cyan: int | None,
+) -> None:
+    """Rows of cells under a heading, aligned and never cut short, so that an id can always be copied.
+
+    Args:
+        left: which columns are aligned to the left.
+        cyan: which column stands out.
+    """
+    widths = [max(len(row[i]) for row in (heading, *rows)) for i in range(len(heading))]
+    for row in (heading, *rows):
+        line = Text(style="dim" if row is heading else "")
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            colour = "cyan" if i == cyan and row is not heading else ""
+            line.append((cell.ljust(width) if i in left else cell.rjust(width)) + "  ", colour)
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+
+
+def _space(space: spaces.Space) -> str:
+    """A space in a line; Gymnasium's own text prints every bound of a large one."""
+    if isinstance(space, spaces.Dict):
+        return "Dict(" + ", ".join(f"{key}: {_space(part)}" for key, part in space.spaces.items()) + ")"
+    if isinstance(space, spaces.Tuple):
+        return "Tuple(" + ", ".join(_space(part) for part in space.spaces) + ")"
+    if not isinstance(space, spaces.Box):
+        return str(space)
+    shape = "x".join(map(str, space.shape)) or "one"
+    return f"Box of {shape} {space.dtype}, {space.low.min():g} to {space.high.max():g}"
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = _number(values.min()), _number(values.max())
+    if low == high:
+        return low
+    return f"{low} to {high}" + (f", mean {_number(values.mean())}" if values.dtype.kind == "f" else "")
+
+
+def _number(value: float) -> str:
+    """1,234 or 12.3 or 0.0123: about three digits."""
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def _bytes(size: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000  # type: ignore[assignment]
+    return f"{size:.0f} {unit}" if size >= 100 or unit == "B" else f"{size:.1f} {unit}"
