@@ -25,7 +25,7 @@ CATALOGUE_HOOKS = {
     "env": "rlalgo_register_envs",
     "trainer": "rlalgo_register_trainers",
     "callback": "rlalgo_register_callbacks",
-    "behaviour": "rlalgo_register_behaviours",
+    "behavior": "rlalgo_register_behaviors",
     "evaluator": "rlalgo_register_evaluators",
 }
 """Kind of named thing -> the hook that registers it."""
@@ -65,8 +65,8 @@ def rlalgo_register_callbacks(register: Register) -> None:
 
 
 @hookspec
-def rlalgo_register_behaviours(register: Register) -> None:
-    """`register(cls)` for each behaviour: `__init__(self, config)` and
+def rlalgo_register_behaviors(register: Register) -> None:
+    """`register(cls)` for each behavior: `__init__(self, config)` and
     `episodes(make_env, steps, seed, say)`, an iterator of Recorded episodes (see rlutils.collecting.collect)."""
 
 

@@ -58,7 +58,7 @@ _RULES: dict[str, tuple[type | None, tuple[str, ...]]] = {
     "env": (None, ("make",)),
     "trainer": (Trainer, ()),
     "callback": (None, ()),
-    "behaviour": (None, ("episodes",)),
+    "behavior": (None, ("episodes",)),
     "evaluator": (None, ("evaluate",)),
 }
 _ROLES = {"state", "action", "return", "timestep"}

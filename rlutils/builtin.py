@@ -31,7 +31,7 @@ def rlalgo_register_envs(register: Any) -> None:
 
 
 @hookimpl
-def rlalgo_register_behaviours(register: Any) -> None:
+def rlalgo_register_behaviors(register: Any) -> None:
     register(ARS)
     register(Random)
     register(RunPolicy)

@@ -154,7 +154,7 @@ def evaluate(
         for policy in result.policies:
             low, high = policy.interval
             one = len(policy.returns) == 1  # which says nothing about others
-            score = "" if policy.normalised is None else f"{policy.normalised:.1f}"
+            score = "" if policy.normalized is None else f"{policy.normalized:.1f}"
             table.add_row(policy.label, str(len(policy.returns)), f"{policy.mean:,.1f}",
                           "–" if one else f"{policy.sd:,.1f}", f"{policy.iqm:,.1f}",
                           "–" if one else f"{low:,.0f} to {high:,.0f}", score)  # fmt: skip
@@ -233,7 +233,7 @@ def collect(
     replace: Annotated[bool, typer.Option(help="Replace a dataset of this name.")] = False,
     plugin: Plugin = None,
 ) -> None:
-    """Record a dataset with a behaviour policy."""
+    """Record a dataset with a behavior policy."""
     from rlutils.collecting.collect import collect_file
 
     result = collect_file(config, list(overrides or []), replace, plugin or (), out)

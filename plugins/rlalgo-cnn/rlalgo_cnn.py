@@ -1,7 +1,7 @@
 """Image encoders for rlalgo: `cnn` is the DQN network, `impala` the residual one of IMPALA.
 
 Both take images as data and environments give them, (..., C, H, W) or (..., H, W), and treat each by itself: no batch
-normalisation and no running statistics, so weights are all there is to save.
+normalization and no running statistics, so weights are all there is to save.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AWAC: advantage-weighted actor-critic (Nair et al. 2020), its offline part.
 
-    Q:  minimise  E [ (r + gamma min_i Q'_i(s', a') - Q_i(s, a))^2 ],   a' ~ pi(s')
-    pi: maximise  E_{(s, a) in data} [ exp(A(s, a) / lambda) log pi(a | s) ],   A(s, a) = Q(s, a) - E_{b ~ pi} Q(s, b)
+    Q:  minimize  E [ (r + gamma min_i Q'_i(s', a') - Q_i(s, a))^2 ],   a' ~ pi(s')
+    pi: maximize  E_{(s, a) in data} [ exp(A(s, a) / lambda) log pi(a | s) ],   A(s, a) = Q(s, a) - E_{b ~ pi} Q(s, b)
 
 (equation 13).
 """
@@ -49,11 +49,11 @@ class AWAC(BatchRLAlgo[TransitionBatch]):
         lam: Positive = 1.0
         """lambda, the temperature of the advantage weights: the smaller, the greedier."""
         max_weight: Positive = 100.0
-        """Largest advantage weight. (The authors' option to normalise weights over the batch is left out.)"""
+        """Largest advantage weight. (The authors' option to normalize weights over the batch is left out.)"""
         samples: Count = 1
         """Draws of the policy that estimate the value of a state."""
         normalize: bool = True
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -92,7 +92,7 @@ class AWAC(BatchRLAlgo[TransitionBatch]):
         """(B,) exp(advantage / lambda), at most `max_weight`.
 
         Args:
-            states: (B, *S) normalised.
+            states: (B, *S) normalized.
             actions: (B, A) scaled, the data's.
             mean: (B, A) the policy's.
         """
@@ -111,12 +111,12 @@ class AWAC(BatchRLAlgo[TransitionBatch]):
             target = batch.rewards + config.gamma * (1 - batch.terminals) * value
         q = self.critics(states, actions)  # (2, B)
         critic_loss = (q - target).square().mean(1).sum()
-        self.minimise("critic", critic_loss)
+        self.minimize("critic", critic_loss)
 
         mean = self.actor(states)  # (B, A)
         weight = self.weights(states, actions, mean)  # (B,)
         actor_loss = (weight * head.loss(mean, batch.actions)).mean()
-        self.minimise("actor", actor_loss)
+        self.minimize("actor", actor_loss)
         self.target_critics.follow(config.tau)
         return {
             "critic/loss": critic_loss.detach(),

@@ -1,6 +1,6 @@
-"""Behaviour cloning and %BC: imitate the data, or its best episodes (Chen et al. 2021, section 5.1).
+"""Behavior cloning and %BC: imitate the data, or its best episodes (Chen et al. 2021, section 5.1).
 
-    minimise  E_{(s, a) in top fraction of the data} [ -log pi(a | s) ]
+    minimize  E_{(s, a) in top fraction of the data} [ -log pi(a | s) ]
 
 which is the squared error for a continuous action of fixed variance and the cross-entropy for a discrete one.
 """
@@ -48,13 +48,13 @@ class BC(BatchRLAlgo[TransitionBatch]):
         final_lr: Fraction = 1.0
         """Share of lr that a cosine reaches at the last update; 1 keeps it constant."""
         normalize: bool = True
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         keep_top: Fraction = 1.0
         """%BC: imitate the best episodes only, up to this share of the steps; 0.1 is the paper's 10%BC."""
         tanh: bool = True
         """Squash continuous actions into a bounded action space."""
         gaussian: bool = False
-        """Learn the spread of continuous actions too, by maximum likelihood; else the squared error is minimised."""
+        """Learn the spread of continuous actions too, by maximum likelihood; else the squared error is minimized."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -90,7 +90,7 @@ class BC(BatchRLAlgo[TransitionBatch]):
 
     def update(self, batch: TransitionBatch) -> dict[str, Tensor]:
         loss = self.head.loss(self(batch.observations), batch.actions).mean()
-        self.minimise("model", loss)
+        self.minimize("model", loss)
         return {"loss": loss.detach()}
 
     def predict(self, batch: TransitionBatch) -> Tensor:

@@ -1,6 +1,6 @@
 """CQL(H): conservative Q-learning on top of SAC (Kumar et al. 2020).
 
-    minimise  weight E_s [ log sum_a exp Q(s, a) - E_{a in data} Q(s, a) ] + E [ (Q(s, a) - target)^2 ]
+    minimize  weight E_s [ log sum_a exp Q(s, a) - E_{a in data} Q(s, a) ] + E [ (Q(s, a) - target)^2 ]
 
 (equation 4, with the squared error whole as in the authors' code; the paper halves it). The sum over actions is
 estimated by importance sampling, from uniform actions and from the policy's at s and at s' (appendix F).
@@ -84,7 +84,7 @@ class CQL(BatchRLAlgo[TransitionBatch]):
         clone_steps: Whole = 0
         """Updates at the start in which the actor clones the data (the authors' `policy_eval_start`)."""
         normalize: bool = True
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -152,7 +152,7 @@ class CQL(BatchRLAlgo[TransitionBatch]):
         """(2, B) t log of the integral of exp(Q / t) over all actions, estimated from 3n samples of each state.
 
         Args:
-            states: (B, *S) normalised.
+            states: (B, *S) normalized.
             actions: (B, 3n, A) scaled: n uniform ones, n of the policy at s and n of the policy at s'.
             log_prob: (B, 3n) their log densities.
         """
@@ -188,10 +188,10 @@ class CQL(BatchRLAlgo[TransitionBatch]):
                 gap.add_(part.detach())
                 yield weight * part.sum()
 
-        self.minimise("critic", critic_losses())
+        self.minimize("critic", critic_losses())
         if config.lagrange is not None:
             slack = (config.weight * gap - config.lagrange).sum()
-            self.minimise("lagrange", -self.log_factor.exp().clamp(max=1e6) * slack)
+            self.minimize("lagrange", -self.log_factor.exp().clamp(max=1e6) * slack)
 
         prediction = self.actor(states)  # (B, 2A)
         chosen, log_prob = self.actor.head.sample(prediction)  # (B, A), (B,)
@@ -200,9 +200,9 @@ class CQL(BatchRLAlgo[TransitionBatch]):
             actor_loss = (temperature * log_prob + self.actor.head.loss(prediction, batch.actions)).mean()
         else:
             actor_loss = (temperature * log_prob - self.critics(states, chosen).amin(0)).mean()
-        self.minimise("actor", actor_loss)
+        self.minimize("actor", actor_loss)
         # Entropy is kept at -A (SAC, section 5).
-        self.minimise("temperature", -self.log_temperature * (log_prob.detach().mean() - self.A))
+        self.minimize("temperature", -self.log_temperature * (log_prob.detach().mean() - self.A))
         self.target_critics.follow(config.tau)
         return {
             "critic/loss": error.detach(),

@@ -1,6 +1,6 @@
 """Conservative Q-learning for discrete actions, on top of double DQN (Kumar et al. 2020).
 
-    minimise  weight E_s [ log sum_b exp Q(s, b) - Q(s, a) ] + E [ huber(target - Q(s, a)) ],
+    minimize  weight E_s [ log sum_b exp Q(s, b) - Q(s, a) ] + E [ huber(target - Q(s, a)) ],
     target = r + gamma Q'(s', argmax_b Q(s', b))
 
 (equation 4; the sum is exact here).
@@ -50,7 +50,7 @@ class DiscreteCQL(BatchRLAlgo[TransitionBatch]):
         dueling: bool = False
         """State value and advantages in streams of their own (Wang et al. 2016, equation 9)."""
         normalize: bool = True
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -88,7 +88,7 @@ class DiscreteCQL(BatchRLAlgo[TransitionBatch]):
         q = values.gather(1, batch.actions.unsqueeze(1)).squeeze(1)  # (B,)
         error = F.huber_loss(q, self.targets(batch))
         gap = (values.logsumexp(-1) - q).mean()
-        self.minimise("critic", error + self.config.weight * gap)
+        self.minimize("critic", error + self.config.weight * gap)
         self.target_critic.follow(self.config.tau)
         return {"critic/loss": error.detach(), "critic/gap": gap.detach(), "critic/q_mean": q.detach().mean()}
 

@@ -1,6 +1,6 @@
 """DQN on fixed data, with double Q-learning and dueling networks as options: the plain offline baseline.
 
-    minimise  E [ huber(r + gamma Q'(s', argmax_b Q(s', b)) - Q(s, a)) ]
+    minimize  E [ huber(r + gamma Q'(s', argmax_b Q(s', b)) - Q(s, a)) ]
 
 Mnih et al. 2015; double: van Hasselt et al. 2016, equation 4; dueling: Wang et al. 2016, equation 9. Nothing keeps it
 from valuing actions that the data does not hold: discrete_cql is the same with the remedy.
@@ -50,7 +50,7 @@ class DQN(BatchRLAlgo[TransitionBatch]):
         dueling: bool = False
         """State value and advantages in streams of their own."""
         normalize: bool = True
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -88,7 +88,7 @@ class DQN(BatchRLAlgo[TransitionBatch]):
         values = self(batch.observations)  # (B, n)
         q = values.gather(1, batch.actions.unsqueeze(1)).squeeze(1)  # (B,)
         loss = F.huber_loss(q, self.targets(batch))
-        self.minimise("critic", loss)
+        self.minimize("critic", loss)
         self.target_critic.follow(self.config.tau)
         return {"critic/loss": loss.detach(), "critic/q_mean": q.detach().mean()}
 

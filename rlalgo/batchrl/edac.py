@@ -1,7 +1,7 @@
 """EDAC, and SAC-N as its special case: pessimism by the least of many critics (An et al. 2021).
 
     target = r + gamma (min_i Q'_i(s', a') - temperature log pi(a' | s')),   a' ~ pi(s')
-    Q: minimise  sum_i E [ (target - Q_i(s, a))^2 ] + eta / (N - 1) E [ sum_{i != j} cos(grad_a Q_i, grad_a Q_j) ]
+    Q: minimize  sum_i E [ (target - Q_i(s, a))^2 ] + eta / (N - 1) E [ sum_{i != j} cos(grad_a Q_i, grad_a Q_j) ]
 
 (algorithm 1, equation 2). SAC-N has eta = 0 and needs many more critics; EDAC makes them differ. Weights start as
 nn.Linear's do; the authors start the critics' last layer near 0 and hidden biases at 0.1.
@@ -58,7 +58,7 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
         tau: Fraction = 0.005
         """Share by which the target critics move to the trained ones at each update."""
         normalize: bool = False
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -132,14 +132,14 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
         else:
             q, likeness = self.critics(states, actions), torch.zeros_like(target[0])
         error = (q - target).square().mean(1).sum()
-        self.minimise("critic", error + config.diversity * likeness)
+        self.minimize("critic", error + config.diversity * likeness)
 
         chosen, log_prob = self.actor.head.sample(self.actor(states))  # (B, A), (B,)
         temperature = self.log_temperature.detach().exp()
         actor_loss = (temperature * log_prob - self.critics(states, chosen).amin(0)).mean()
-        self.minimise("actor", actor_loss)
+        self.minimize("actor", actor_loss)
         # Entropy is kept at -A (SAC, section 5).
-        self.minimise("temperature", -self.log_temperature * (log_prob.detach().mean() - self.A))
+        self.minimize("temperature", -self.log_temperature * (log_prob.detach().mean() - self.A))
         self.target_critics.follow(config.tau)
         return {
             "critic/loss": error.detach(),

@@ -1,8 +1,8 @@
 """IQL: implicit Q-learning; no action outside the data is ever valued (Kostrikov, Nair and Levine 2021).
 
-V:  minimise  E [ |tau - 1(u < 0)| u^2 ],  u = min_i Q'_i(s, a) - V(s)      (equation 5, expectile tau)
-Q:  minimise  E [ (r + gamma V(s') - Q_i(s, a))^2 ]                         (equation 6)
-pi: maximise  E [ exp(beta (min_i Q'_i(s, a) - V(s))) log pi(a | s) ]       (equation 7)
+V:  minimize  E [ |tau - 1(u < 0)| u^2 ],  u = min_i Q'_i(s, a) - V(s)      (equation 5, expectile tau)
+Q:  minimize  E [ (r + gamma V(s') - Q_i(s, a))^2 ]                         (equation 6)
+pi: maximize  E [ exp(beta (min_i Q'_i(s, a) - V(s))) log pi(a | s) ]       (equation 7)
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class IQL(BatchRLAlgo[TransitionBatch]):
         """Factor on rewards; None takes 1000 / (best - worst return of the data), as the authors do for MuJoCo, and 1
         where all returns are equal."""
         normalize: bool = True
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -127,7 +127,7 @@ class IQL(BatchRLAlgo[TransitionBatch]):
 
         weight = (config.beta * (best - v.detach())).exp().clamp(max=config.max_weight)  # (B,)
         actor_loss = (weight * self.actor.head.loss(self.actor(states), batch.actions)).mean()  # of -log density
-        self.minimise("model", value_loss + critic_loss + actor_loss)  # they share no weights: one pass does for all
+        self.minimize("model", value_loss + critic_loss + actor_loss)  # they share no weights: one pass does for all
         self.target_critics.follow(config.tau)
         return {
             "value/loss": value_loss.detach(),

@@ -1,7 +1,7 @@
-"""ReBRAC: TD3+BC with a penalty for the critics too, layer normalisation and larger batches (Tarasov et al. 2023).
+"""ReBRAC: TD3+BC with a penalty for the critics too, layer normalization and larger batches (Tarasov et al. 2023).
 
-    Q:  minimise  E [ (r + gamma (min_i Q'_i(s', pi'(s')) - beta_c |pi'(s') - a'|^2) - Q_i(s, a))^2 ]
-    pi: maximise  E [ lambda min_i Q_i(s, pi(s)) - beta_a |pi(s) - a|^2 ],   lambda = 1 / mean |Q(s, pi(s))|
+    Q:  minimize  E [ (r + gamma (min_i Q'_i(s', pi'(s')) - beta_c |pi'(s') - a'|^2) - Q_i(s, a))^2 ]
+    pi: maximize  E [ lambda min_i Q_i(s, pi(s)) - beta_a |pi(s) - a|^2 ],   lambda = 1 / mean |Q(s, pi(s))|
 
 where a' is the action that the data takes after s' (equations 3 and 4). Weights start as nn.Linear's do; the authors
 start the last layers near 0 and hidden biases at 0.1.
@@ -96,9 +96,9 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
         critic_penalty: NonNegative = 0.01
         """beta_c, of the target action's distance from the data."""
         critic_norm: bool = True
-        """Layer normalisation in the critics."""
+        """Layer normalization in the critics."""
         actor_norm: bool = False
-        """Layer normalisation in the actor."""
+        """Layer normalization in the actor."""
         actor_every: Count = 2
         """Updates of the critics for one of the actor."""
         target_noise: NonNegative = 0.2
@@ -106,7 +106,7 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
         noise_clip: NonNegative = 0.5
         """Largest such noise."""
         normalize: bool = False
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -151,7 +151,7 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
         return batch.rewards + config.gamma * (1 - batch.terminals) * value
 
     def actor_loss(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised (B, *S) and scaled (B, A) -> the loss and the squared distance in it."""
+        """Normalized (B, *S) and scaled (B, A) -> the loss and the squared distance in it."""
         chosen = self.actor(states)  # (B, A)
         value = self.critics(states, chosen).amin(0)  # (B,)
         distance = (chosen - actions).square().sum(-1).mean()
@@ -162,10 +162,10 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
         states, actions = self.normalizer(batch.observations), self.actor.head.scale(batch.actions)
         q = self.critics(states, actions)  # (2, B)
         critic_loss = (q - self.targets(batch)).square().mean(1).sum()
-        self.minimise("critic", critic_loss)
+        self.minimize("critic", critic_loss)
         if self.updates.step() % self.config.actor_every == 0:
             loss, distance = self.actor_loss(states, actions)
-            self.minimise("actor", loss)
+            self.minimize("actor", loss)
             self.target_actor.follow(self.config.tau)
             self.target_critics.follow(self.config.tau)
             self.actor_metrics = torch.stack([loss.detach(), distance.detach()])

@@ -1,6 +1,6 @@
-"""TD3+BC: TD3 with a behaviour-cloning term in the actor's loss (Fujimoto and Gu 2021).
+"""TD3+BC: TD3 with a behavior-cloning term in the actor's loss (Fujimoto and Gu 2021).
 
-maximise  E_{(s, a) in data} [ lambda Q(s, pi(s)) - (pi(s) - a)^2 ],   lambda = alpha / mean |Q(s, pi(s))|
+maximize  E_{(s, a) in data} [ lambda Q(s, pi(s)) - (pi(s) - a)^2 ],   lambda = alpha / mean |Q(s, pi(s))|
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
         noise_clip: NonNegative = 0.5
         """Largest such noise."""
         normalize: bool = True
-        """Normalise vector observations by the data's mean and standard deviation (section 5)."""
+        """Normalize vector observations by the data's mean and standard deviation (section 5)."""
         state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
@@ -95,7 +95,7 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
         return batch.rewards + config.gamma * (1 - batch.terminals) * value
 
     def actor_loss(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised (B, *S) and scaled (B, A) -> the loss and the squared error in it."""
+        """Normalized (B, *S) and scaled (B, A) -> the loss and the squared error in it."""
         chosen = self.actor(states)  # (B, A)
         value = self.critics(states, chosen, first=1)[0]  # (B,)
         error = (chosen - actions).square().mean()
@@ -105,10 +105,10 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
         states, actions = self.normalizer(batch.observations), self.actor.head.scale(batch.actions)
         q = self.critics(states, actions)  # (2, B)
         critic_loss = (q - self.targets(batch)).square().mean(1).sum()
-        self.minimise("critic", critic_loss)
+        self.minimize("critic", critic_loss)
         if self.updates.step() % self.config.actor_every == 0:
             loss, error = self.actor_loss(states, actions)
-            self.minimise("actor", loss)
+            self.minimize("actor", loss)
             self.target_actor.follow(self.config.tau)
             self.target_critics.follow(self.config.tau)
             self.actor_metrics = torch.stack([loss.detach(), error.detach()])

@@ -33,7 +33,7 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
 
     The life of one: `__init__`, then `prepare` once on the training data, then `update` on batches of
     `dataset(episodes)`, and `policy` whenever somebody wants to play. Raw data in, raw actions out: whatever
-    normalises is a buffer in here and is saved with the weights.
+    normalizes is a buffer in here and is saved with the weights.
     """
 
     name: ClassVar[str]
@@ -42,9 +42,9 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box, spaces.Discrete)
 
     clip: float | None = None
-    """Largest gradient norm that `minimise` lets through; None for no limit."""
+    """Largest gradient norm that `minimize` lets through; None for no limit."""
     gradient_hook: Callable[[str], None] | None = None
-    """Called with the optimiser's name between backward and clipping (averaging over devices, logging)."""
+    """Called with the optimizer's name between backward and clipping (averaging over devices, logging)."""
 
     def __init__(self, spec: DataSpec, config: Any) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
         return next(self.parameters()).device
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
-        """Once, before fitting: normalisers from the data, schedules from the number of updates."""
+        """Once, before fitting: normalizers from the data, schedules from the number of updates."""
 
     @abstractmethod
     def dataset(self, episodes: Episodes) -> Dataset[B]:
@@ -92,13 +92,13 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
             if training:
                 self.train()
 
-    def minimise(self, name: str, loss: Tensor | Iterable[Tensor]) -> None:
-        """One step of optimiser `name` down `loss`: zero, backward, gradient hook, clip, step, schedule.
+    def minimize(self, name: str, loss: Tensor | Iterable[Tensor]) -> None:
+        """One step of optimizer `name` down `loss`: zero, backward, gradient hook, clip, step, schedule.
 
-        Only the optimiser's own parameters get gradients, so that an actor's loss costs none for the critics in it.
+        Only the optimizer's own parameters get gradients, so that an actor's loss costs none for the critics in it.
 
         Args:
-            name: of the optimiser.
+            name: of the optimizer.
             loss: a scalar, or several that add up to it, each of which is let go before the next is asked for.
         """
         optimizer = self.optimizers[name]

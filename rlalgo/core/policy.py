@@ -22,7 +22,7 @@ class Policy(ABC):
 
     options: Sequence[Any]
 
-    def begin(self, rows: Tensor) -> None:  # noqa: B027 (a memoryless policy has nothing to do)
+    def reset(self, rows: Tensor) -> None:  # noqa: B027 (a memoryless policy has nothing to do)
         """rows (m,) int64 start a new episode."""
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Controller:
 
     def reset(self) -> None:
         """Call at the start of every episode."""
-        self.policy.begin(self.row)
+        self.policy.reset(self.row)
 
     def act(self, observation: np.ndarray) -> Any:
         """(*S) -> (A,) float32, or a Python int for Discrete actions."""
@@ -69,7 +69,7 @@ class FrameStack:
         self.device = device
         self.frames: Tensor | None = None  # (n, k, *S), made when the first observation shows its type
 
-    def begin(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor) -> None:
         """rows (m,) start a new episode."""
         self.fresh[rows] = True
 

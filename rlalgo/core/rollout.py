@@ -63,7 +63,7 @@ def rollout(
             observation, _ = envs[row].reset(seed=seed + number)
             now[row] = record[group[row], number] = _Trace(observation, dtype, keep_observations)
         if started:
-            policy.begin(torch.tensor(started))
+            policy.reset(torch.tensor(started))
 
     begin(list(range(n)))
     while now:

@@ -30,7 +30,7 @@ class DataSpec:
     env_id: str | None = None
     """Gymnasium id of the environment that the data comes from."""
     ref_scores: tuple[float, float] | None = None
-    """Returns of a random and of an expert policy: 0 and 100 of the normalised score."""
+    """Returns of a random and of an expert policy: 0 and 100 of the normalized score."""
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     """What source and environment both do to raw observations, and the environment's own arguments."""
 

@@ -49,7 +49,7 @@ class Run(Protocol):
         """Writes a complete checkpoint, with the trainer's own state, and names it `last`."""
 
     def restore(self, algo: BatchRLAlgo) -> dict[str, Any] | None:
-        """On resume: loads weights, optimisers and random states; the trainer's own state, else None."""
+        """On resume: loads weights, optimizers and random states; the trainer's own state, else None."""
 
 
 class Trainer(ABC):

@@ -61,8 +61,8 @@ class ActorPolicy(Policy):
         self.stack = FrameStack(algo.spec, len(options), algo.device)
         self.chooser = Chooser(head, [getattr(option, "sample", False) for option in options])
 
-    def begin(self, rows: Tensor) -> None:
-        self.stack.begin(rows)
+    def reset(self, rows: Tensor) -> None:
+        self.stack.reset(rows)
 
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
         with self.algo.evaluating():

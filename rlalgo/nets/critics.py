@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class Ensemble(nn.Module):
     """n MLPs side by side, one batched product a layer: (n, B, sizes[0]) -> (n, B, sizes[-1]).
 
-    ReLU (and layer normalisation after it, as ReBRAC has it) between layers. Weights start as nn.Linear's do.
+    ReLU (and layer normalization after it, as ReBRAC has it) between layers. Weights start as nn.Linear's do.
     """
 
     def __init__(self, n: int, sizes: Sequence[int], layer_norm: bool = False) -> None:
@@ -50,7 +50,7 @@ class GroupedLinear(nn.Module):
 
 
 class GroupedNorm(nn.Module):
-    """Layer normalisation with a scale and a shift for each of n members: (m, B, width), m <= n."""
+    """Layer normalization with a scale and a shift for each of n members: (m, B, width), m <= n."""
 
     def __init__(self, n: int, width: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class DiscreteCritics(nn.Module):
 
 
 class Target(nn.Module):
-    """A copy of a module that no optimiser trains and that follows it slowly (a target network)."""
+    """A copy of a module that no optimizer trains and that follows it slowly (a target network)."""
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()

@@ -92,7 +92,7 @@ class SquashedGaussianHead(BoxHead):
     def __init__(self, width: int, space: spaces.Box) -> None:
         super().__init__(width, space)
         self.out = nn.Linear(width, 2 * space.shape[0])
-        for p in self.out.parameters():  # starts wide and centred, whatever the features are
+        for p in self.out.parameters():  # starts wide and centered, whatever the features are
             nn.init.uniform_(p, -1e-3, 1e-3)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _squashed_log_prob(noise: Tensor, log_std: Tensor, before: Tensor) -> Tensor:
-    """(..., A) standardised and unsquashed draws -> (...,) log density of tanh(before)."""
+    """(..., A) standardized and unsquashed draws -> (...,) log density of tanh(before)."""
     normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2x)), which does not cancel where tanh saturates
     slope = 2 * (math.log(2) - before - F.softplus(-2 * before))

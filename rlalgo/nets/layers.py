@@ -38,7 +38,7 @@ class Normalizer(nn.Module):
     """(x - mean) / (std + 1e-6) with the statistics of the data, kept as buffers (DT authors' gym code).
 
     The identity until `fit`, and for integer observations (images), which encoders scale themselves. What never varies
-    in the data is centred only: divided by 1e-6, the first observation that differs would drown all others.
+    in the data is centered only: divided by 1e-6, the first observation that differs would drown all others.
     """
 
     mean: Tensor

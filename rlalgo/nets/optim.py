@@ -52,7 +52,7 @@ def decay_groups(module: nn.Module) -> list[dict[str, Any]]:
 def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, final: float | Sequence[float]) -> LambdaLR:
     """Linear warmup over `warmup` updates, then a cosine down to `final` x lr at `total` (1: constant).
 
-    `final` is one for all of the optimiser's parameter groups, or one for each.
+    `final` is one for all of the optimizer's parameter groups, or one for each.
     """
 
     def factor(final: float, step: int) -> float:

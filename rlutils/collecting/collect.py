@@ -1,4 +1,4 @@
-"""Collecting: a behaviour plays, and what it did becomes a Minari dataset, complete or not at all."""
+"""Collecting: a behavior plays, and what it did becomes a Minari dataset, complete or not at all."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def collect(settings: CollectSettings, replace: bool = False, say: Say | None = 
         say: told of the progress.
 
     Raises:
-        DataError: the dataset exists and is not to be replaced, the folder cannot be written, or the behaviour
+        DataError: the dataset exists and is not to be replaced, the folder cannot be written, or the behavior
             recorded nothing.
-        EnvironmentFault: the environment cannot be made, or does not suit the behaviour.
+        EnvironmentFault: the environment cannot be made, or does not suit the behavior.
     """
     watch = time.perf_counter()
     say = say or (lambda phase, done: None)
@@ -75,21 +75,21 @@ def collect(settings: CollectSettings, replace: bool = False, say: Say | None = 
         env = open_env()
         if not isinstance(env.action_space, spaces.Box | spaces.Discrete):
             raise EnvironmentFault(f"env: {settings.env.id} acts in {env.action_space}; expected Box or Discrete")
-        name = settings.behaviour.name
-        behaviour = core_plugins.make("behaviour", settings.behaviour)
+        name = settings.behavior.name
+        behavior = core_plugins.make("behavior", settings.behavior)
         episodes: list[Recorded] = []
         steps = 0
-        for episode in behaviour.episodes(open_env, settings.steps, settings.seed, say):
-            _refuse_bad(episode, env, f"behaviour '{name}', episode {len(episodes)}")
+        for episode in behavior.episodes(open_env, settings.steps, settings.seed, say):
+            _refuse_bad(episode, env, f"behavior '{name}', episode {len(episodes)}")
             episodes.append(episode)
             steps += len(episode.rewards)
             say(f"recording: {steps:,} steps, {len(episodes)} episodes", min(steps / settings.steps, 1.0))
             if steps >= settings.steps:
                 break
         if not episodes:
-            raise DataError(f"behaviour '{name}' recorded no episode; there is nothing to write")
+            raise DataError(f"behavior '{name}' recorded no episode; there is nothing to write")
         if steps < settings.steps:
-            raise DataError(f"behaviour '{name}' ended after {steps:,} of {settings.steps:,} steps; lower `steps`")
+            raise DataError(f"behavior '{name}' ended after {steps:,} of {settings.steps:,} steps; lower `steps`")
         say("writing", 0.0)
         try:
             _write(settings, env, episodes, temporary)

@@ -70,7 +70,7 @@ def play_episode(
 
 
 def _refuse_bad(episode: Recorded, env: gymnasium.Env, where: str) -> None:
-    """What a behaviour recorded has to fit together and into the spaces, before it is written."""
+    """What a behavior recorded has to fit together and into the spaces, before it is written."""
     steps, space = len(episode.rewards), env.action_space
     actions = np.asarray(episode.actions)
     if not steps or len(actions) != steps or len(episode.observations) != steps + 1:

@@ -26,14 +26,14 @@ class CollectSettings:
     """Id of the dataset to make: namespace/name-v0."""
     env: Environment
     """Where to play."""
-    behaviour: Annotated[Choice, Kind("behaviour")]
+    behavior: Annotated[Choice, Kind("behavior")]
     """Who plays."""
     steps: Count = 10_000
     """Steps to record, rounded up to whole episodes."""
     seed: Whole = 0
     """Seed of everything that is drawn."""
     ref_scores: tuple[float, float] | None = None
-    """Returns of a random and of an expert policy, for normalised scores; null stores none."""
+    """Returns of a random and of an expert policy, for normalized scores; null stores none."""
     description: str = ""
     """Stored with the dataset."""
     author: str = "rlalgo"

@@ -23,7 +23,7 @@ class Images:
     channels_last: bool = False
     """They come as (H, W, C); encoders see (C, H, W)."""
     gray: bool = False
-    """Luminance instead of colours (ITU-R 601): (H, W)."""
+    """Luminance instead of colors (ITU-R 601): (H, W)."""
     size: tuple[int, int] | None = None
     """New height and width; every new pixel is the mean of those it covers."""
 

@@ -64,7 +64,7 @@ class Inspection:
         """Steps in all episodes."""
         return int(self.lengths.sum())
 
-    def normalised(self, returns: float) -> float | None:
+    def normalized(self, returns: float) -> float | None:
         """A return on the scale from 0 (random) to 100 (expert); None without reference scores."""
         if self.ref_scores is None:
             return None

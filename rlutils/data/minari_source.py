@@ -40,7 +40,7 @@ class MinariSource:
         frame_stack: Count = 1
         """Observations that a policy sees at once; 4 is usual for Atari frames. Stacked when needed, stored once."""
         gray: bool = False
-        """Turn colour images gray, here and in the environment."""
+        """Turn color images gray, here and in the environment."""
         resize: tuple[Count, Count] | None = None
         """Height and width to bring images to, here and in the environment."""
         clip_rewards: bool = False

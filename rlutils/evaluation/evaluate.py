@@ -14,7 +14,7 @@ import gymnasium
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.rollout import distinct, rollout
 from rlutils.config.files import write_json
-from rlutils.evaluation.statistics import EvalResult, PolicyResult, summarise
+from rlutils.evaluation.statistics import EvalResult, PolicyResult, summarize
 from rlutils.randomness import forked_rng
 
 
@@ -48,7 +48,7 @@ def evaluate(
         mine = which == i
         values = {k: v for k, v in asdict(option).items() if v is not None}
         results.append(
-            summarise(
+            summarize(
                 values,
                 returns[mine].tolist(),
                 lengths[mine].tolist(),

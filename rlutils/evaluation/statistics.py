@@ -31,7 +31,7 @@ class PolicyResult:
     """Mean of the middle half (Agarwal et al. 2021)."""
     interval: tuple[float, float]
     """95% bootstrap interval of the mean."""
-    normalised: float | None
+    normalized: float | None
     """100 (mean - random) / (expert - random), where the reference scores belong to this environment."""
 
 
@@ -59,7 +59,7 @@ class EvalResult:
         return {**asdict(self), "score": self.score}
 
 
-def summarise(
+def summarize(
     options: Mapping[str, Any],
     returns: list[float],
     lengths: list[int],
@@ -88,7 +88,7 @@ def summarise(
         sd=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
         iqm=float(stats.trim_mean(values, 0.25)),
         interval=(low, high),
-        normalised=score,
+        normalized=score,
     )
 
 

@@ -94,13 +94,13 @@ def plot_returns(found: Inspection, path: Path) -> None:
         _mark(left, found, plots.INK)
         size = 14 if len(found.returns) <= 1000 else 3
         cut = ~found.terminated
-        for chosen, label, colour in (
+        for chosen, label, color in (
             (found.terminated, "ended in a terminal state", plots.PALETTE[1]),
             (cut, "cut", plots.ACCENT),
         ):
             if chosen.any():
                 label = f"{label}: {int(chosen.sum()):,}"
-                right.scatter(found.lengths[chosen], found.returns[chosen], size, colour, alpha=0.5, lw=0, label=label)
+                right.scatter(found.lengths[chosen], found.returns[chosen], size, color, alpha=0.5, lw=0, label=label)
         right.set(title="return by length", xlabel="steps", ylabel="return")
         right.legend(frameon=False, loc="best", fontsize=8, labelcolor=plots.MUTED)
         right.set_xlim(0, found.lengths.max() * 1.04)
@@ -119,12 +119,12 @@ def plot_returns(found: Inspection, path: Path) -> None:
         raise DataError(f"{path}: the picture cannot be written: {error}") from error
 
 
-def _mark(axes: Axes, found: Inspection, colour: str) -> None:
+def _mark(axes: Axes, found: Inspection, color: str) -> None:
     """Vertical lines at the mean and, where they lie within the picture, at the reference scores."""
     low, high = axes.get_xlim()
     for name, value, line in _marks(found):
         if low <= value <= high:
-            axes.axvline(value, color=colour, lw=1, ls=line)
+            axes.axvline(value, color=color, lw=1, ls=line)
             right = value > (low + high) / 2
             axes.annotate(
                 name, (value, 0.985), (-4 if right else 4, 0), xycoords=("data", "axes fraction"), va="top",
@@ -145,11 +145,11 @@ def _print_returns(found: Inspection, console: Console) -> None:
     values = [float(found.returns.mean()), *np.quantile(found.returns, list(quantiles.values())).tolist()]
     rows = [("return", *map(_number, values))]
     if found.ref_scores is not None:
-        rows.append(("normalised", *(f"{found.normalised(value):.1f}" for value in values)))
+        rows.append(("normalized", *(f"{found.normalized(value):.1f}" for value in values)))
     _print_columns(console, ("", "mean", *quantiles), rows, left=(0,), cyan=None)
     if found.ref_scores is not None:
         low, high = map(_number, found.ref_scores)
-        console.print(Text(f"normalised: 0 is random ({low}), 100 is expert ({high})", "dim"))
+        console.print(Text(f"normalized: 0 is random ({low}), 100 is expert ({high})", "dim"))
 
 
 def _print_histogram(found: Inspection, console: Console) -> None:
@@ -198,8 +198,8 @@ def _print_columns(
     for row in (heading, *rows):
         line = Text(style="dim" if row is heading else "")
         for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            colour = "cyan" if i == cyan and row is not heading else ""
-            line.append((cell.ljust(width) if i in left else cell.rjust(width)) + "  ", colour)
+            color = "cyan" if i == cyan and row is not heading else ""
+            line.append((cell.ljust(width) if i in left else cell.rjust(width)) + "  ", color)
         line.rstrip()
         console.print(line, soft_wrap=True)
 

@@ -186,9 +186,9 @@ def _row(label: str, results: Sequence[PolicyResult], seeds: bool) -> Row:
     lengths = [float(length) for result in results for length in result.lengths]
     length = float(np.mean(lengths)) if lengths else float("nan")
     if not seeds:
-        return Row(label, len(one.returns), one.mean, one.sd, one.iqm, *one.interval, one.normalised, length)
+        return Row(label, len(one.returns), one.mean, one.sd, one.iqm, *one.interval, one.normalized, length)
     means = np.array([result.mean for result in results])
-    scores = [result.normalised for result in results if result.normalised is not None]
+    scores = [result.normalized for result in results if result.normalized is not None]
     score = float(np.mean(scores)) if len(scores) == len(results) else None
     pooled = np.concatenate([result.returns for result in results])
     sd = float(means.std(ddof=1)) if len(means) > 1 else float("nan")

@@ -20,7 +20,7 @@ WIDTH = 4.2
 """Inches; the page shows a figure at about this size, and text stays legible when a phone shrinks it."""
 INK, MUTED, GRID, ACCENT = "#1f2937", "#6b7280", "#e5e7eb", "#0072b2"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1f2937")
-"""Okabe and Ito's colours: distinct with every common colour vision, and in print."""
+"""Okabe and Ito's colors: distinct with every common color vision, and in print."""
 FONTS = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # what matplotlib measures by; the reader's system font is put in its place
@@ -91,8 +91,8 @@ class Group(NamedTuple):
     high: float
 
 
-def colours(n: int, ordered: bool) -> list[str]:
-    """n colours: light to dark for ordered things (targets), distinct ones otherwise."""
+def colors(n: int, ordered: bool) -> list[str]:
+    """n colors: light to dark for ordered things (targets), distinct ones otherwise."""
     if ordered:
         return [to_hex(colormaps["viridis"](x)) for x in np.linspace(0.78, 0.05, n)]
     return [PALETTE[i % len(PALETTE)] for i in range(n)]
@@ -106,23 +106,23 @@ def learning_curves(
 
     Args:
         curves: what to draw; single runs become thin lines.
-        ordered: the curves have an order (rising targets), and their colours show it.
+        ordered: the curves have an order (rising targets), and their colors show it.
         data_max: the return of the data's best episode, marked by a line.
         label: what the curves are of.
     """
     figure, axes = _figure(WIDTH, 3.5)
-    for curve, colour in zip(curves, colours(len(curves), ordered), strict=True):
-        axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.13, linewidth=0)
+    for curve, color in zip(curves, colors(len(curves), ordered), strict=True):
+        axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.13, linewidth=0)
         for steps, values in curve.runs:
-            axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.45)
+            axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.45)
         dots = "o" if len(curve.steps) <= 30 else None
-        axes.plot(curve.steps, curve.mean, color=colour, linewidth=2, marker=dots, markersize=3.5)
+        axes.plot(curve.steps, curve.mean, color=color, linewidth=2, marker=dots, markersize=3.5)
     if data_max is not None:
         axes.axhline(data_max, color=MUTED, linewidth=1, linestyle=DASHED)
         start = min(curve.steps[0] for curve in curves)
         axes.text(start, data_max, "best episode in the data", va="bottom", color=MUTED, fontsize=8)
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    _name_ends(axes, curves, colours(len(curves), ordered))
+    _name_ends(axes, curves, colors(len(curves), ordered))
     axes.set_xlabel("update steps")
     axes.set_title(label, color=MUTED)
     _plain_ticks(axes)
@@ -179,7 +179,7 @@ def returns_plot(
     Args:
         achieved: single episodes of every policy, in the order to show from above.
         data: (E,) returns of the data's episodes; None leaves the histogram out.
-        ordered: the policies have an order, and their colours show it.
+        ordered: the policies have an order, and their colors show it.
         label: what the values are.
     """
     rows = max(len(achieved), 1)
@@ -198,11 +198,11 @@ def returns_plot(
     total = sum(len(group.values) for group in achieved)
     size = 9 if total > 10 * rows else 24
     rng = np.random.default_rng(0)
-    for y, (group, colour) in enumerate(zip(achieved, colours(len(achieved), ordered), strict=True)):
+    for y, (group, color) in enumerate(zip(achieved, colors(len(achieved), ordered), strict=True)):
         jitter = rng.uniform(-0.2, 0.2, len(group.values))
-        axes.scatter(group.values, y + jitter, s=size, color=colour, alpha=0.4, linewidth=0, rasterized=total > MANY)
+        axes.scatter(group.values, y + jitter, s=size, color=color, alpha=0.4, linewidth=0, rasterized=total > MANY)
         axes.plot([group.low, group.high], [y, y], color=INK, linewidth=1.6, zorder=3)
-        axes.plot(group.mean, y, "D", color=colour, markersize=6, markeredgecolor=INK, zorder=4)
+        axes.plot(group.mean, y, "D", color=color, markersize=6, markeredgecolor=INK, zorder=4)
     axes.set_yticks(range(len(achieved)), [_fold(group.label, 18) for group in achieved], color=INK)
     axes.set_ylim(len(achieved) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
@@ -220,8 +220,8 @@ def metric_plot(name: str, lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fi
     """
     figure, axes = _figure(3.1, 2.0)
     drawn = [thin(steps, values) for steps, values in lines]
-    for (steps, values), colour in zip(drawn, colours(len(lines), False), strict=True):
-        axes.plot(steps, values, color=colour, linewidth=1.2, marker="o" if len(steps) == 1 else None, markersize=4)
+    for (steps, values), color in zip(drawn, colors(len(lines), False), strict=True):
+        axes.plot(steps, values, color=color, linewidth=1.2, marker="o" if len(steps) == 1 else None, markersize=4)
     everything = np.concatenate([values for _, values in drawn])
     if everything.min() > 0 and everything.max() / everything.min() > 100:
         axes.set_yscale("log")
@@ -232,7 +232,7 @@ def metric_plot(name: str, lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fi
 
 
 def thin(steps: np.ndarray, values: np.ndarray, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """(n,), (n,) -> at most `most` points: means of neighbours."""
+    """(n,), (n,) -> at most `most` points: means of neighbors."""
     if len(steps) <= most:
         return steps, values
     parts = np.array_split(np.arange(len(steps)), most)
@@ -269,18 +269,18 @@ def _name_ends(axes: Axes, curves: Sequence[Curve], inks: Sequence[str]) -> None
 
 
 def spread(values: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Rising values moved so that boxes of these heights, centred there, neither overlap nor leave low..high.
+    """Rising values moved so that boxes of these heights, centered there, neither overlap nor leave low..high.
 
-    Boxes that meet become one block, centred where its members wished to be on average.
+    Boxes that meet become one block, centered where its members wished to be on average.
     """
     blocks: list[list[int]] = []
 
-    def centre(block: list[int]) -> float:
+    def center(block: list[int]) -> float:
         half = sum(heights[i] for i in block) / 2
         return max(min(float(np.mean([values[i] for i in block])), high - half), low + half)
 
     def meet(one: list[int], two: list[int]) -> bool:
-        return centre(two) - centre(one) < sum(heights[i] for i in one + two) / 2
+        return center(two) - center(one) < sum(heights[i] for i in one + two) / 2
 
     for i in range(len(values)):
         blocks.append([i])
@@ -288,7 +288,7 @@ def spread(values: Sequence[float], heights: Sequence[float], low: float, high: 
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     places = []
     for block in blocks:
-        edge = centre(block) - sum(heights[i] for i in block) / 2
+        edge = center(block) - sum(heights[i] for i in block) / 2
         for i in block:
             places.append(edge + heights[i] / 2)
             edge += heights[i]

@@ -146,7 +146,7 @@ def _view(experiment: Experiment, index: int) -> dict[str, Any]:
         "returns": _returns(experiment),
         "curve": _curve(experiment),
         "metrics": _metric_pictures(runs),
-        "colours": plots.colours(len(runs), ordered=False),
+        "colors": plots.colors(len(runs), ordered=False),
     }
 
 
@@ -188,7 +188,7 @@ def _tiles(experiment: Experiment) -> list[tuple[str, str, str]]:
         spread = f"± {sd} over {seeds} seeds" if seeds > 1 else alone
         tiles.append(("Best policy's mean return", mean, f"{top.policy}, {section.name} checkpoint, {spread}"))
         if top.score is not None:
-            tiles.append(("Normalised score", number(top.score, 1), "of that policy; 0 is random, 100 expert"))
+            tiles.append(("Normalized score", number(top.score, 1), "of that policy; 0 is random, 100 expert"))
     if experiment.data:
         best = max(experiment.data.returns)
         reached = f"; the best policy's mean is {100 * top.mean / best:.0f}% of it" if top and best > 0 else ""

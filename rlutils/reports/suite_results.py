@@ -58,7 +58,7 @@ class Entry:
     def summary(self, scaled: bool, best: bool = False) -> Summary | None:
         """None where no run is measured."""
         groups = self.episodes(scaled, best)
-        return summarise([run.seed for run, _ in self.measured], groups) if groups else None
+        return summarize([run.seed for run, _ in self.measured], groups) if groups else None
 
 
 class SuiteResults:
@@ -149,7 +149,7 @@ class SuiteResults:
     def _is_scaled(self, dataset: str) -> bool:
         pairs = [pair for row in self.rows for pair in self.entries[row, dataset].measured]
         return bool(pairs) and all(
-            chosen(record.measured["last"]).normalised is not None and record.data and record.data.ref_scores
+            chosen(record.measured["last"]).normalized is not None and record.data and record.data.ref_scores
             for _, record in pairs
         )
 
@@ -214,7 +214,7 @@ def episodes_of(record: RunRecord, policy: PolicyResult, scaled: bool) -> np.nda
     return 100 * (values - random) / (expert - random)
 
 
-def summarise(seeds: Sequence[int], groups: Sequence[np.ndarray]) -> Summary:
+def summarize(seeds: Sequence[int], groups: Sequence[np.ndarray]) -> Summary:
     """Statistics of each seed's episodes (E,), at least one seed."""
     scores = [float(group.mean()) for group in groups]
     pooled = np.concatenate(groups)

@@ -27,11 +27,11 @@ WHAT = {
     "env": "An environment maker",
     "trainer": "A trainer",
     "callback": "A callback",
-    "behaviour": "A behaviour",
+    "behavior": "A behavior",
     "evaluator": "An evaluator",
 }
 """Kind -> what its README calls it."""
-ALIASES = {"algorithm": "algo", "environment": "env", "behavior": "behaviour"}
+ALIASES = {"algorithm": "algo", "environment": "env", "behavior": "behavior"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def render(kind: str, values: dict[str, Any]) -> dict[str, str]:
         f"{module}.py": f"{kind}.py",
         f"tests/test_{module}.py": f"test_{kind}.py",
     }
-    if kind not in ("source", "behaviour"):  # these two make data themselves
+    if kind not in ("source", "behavior"):  # these two make data themselves
         templates |= {"data.yaml": "data.yaml", "tests/toy_data.py": "toy_data.py"}
     return {path: _templates().get_template(f"{name}.j2").render(values) for path, name in templates.items()}
 
@@ -153,7 +153,7 @@ def _write(folder: Path, texts: dict[str, str]) -> tuple[str, ...]:
 def _commands(kind: str, folder: Path) -> tuple[str, ...]:
     place, example, data = (shlex.quote(str(path)) for path in (folder, folder / "example.yaml", folder / "data.yaml"))
     use = f"rlalgo collect {data} && rlalgo train {example}"
-    if kind == "behaviour":
+    if kind == "behavior":
         use = f"rlalgo collect {example}"
     elif kind == "source":
         use = f"rlalgo train {example} source.path=FOLDER_OF_NPZ_FILES"

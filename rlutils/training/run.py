@@ -151,7 +151,7 @@ class Run:
                 scheduler.load_state_dict(state["schedulers"][name])
         except (KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: another version of {algo.name} wrote this, with optimisers or schedules that differ from the "
+                f"{path}: another version of {algo.name} wrote this, with optimizers or schedules that differ from the "
                 f"present ones ({error}); it can be evaluated and played, but not trained further: train it anew"
             ) from error
         for choice, callback in zip(self.settings.callbacks, self.callbacks, strict=True):

@@ -62,7 +62,7 @@ def export(episodes: Episodes, path: Path) -> None:
 
 
 def score(policy: Policy, episodes: Episodes, result: Path) -> float:
-    """The normalised score of a policy; its returns are kept in a file and not played again."""
+    """The normalized score of a policy; its returns are kept in a file and not played again."""
     if not result.exists():
         envs = GymEnv(GymEnv.Config()).make(episodes.spec, ENVS)
         write_json(result, rollout(policy, envs, EPISODES, FIRST_SEED).returns().tolist())

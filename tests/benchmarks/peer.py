@@ -25,7 +25,7 @@ def returns_to_go(rewards: np.ndarray) -> np.ndarray:
 
 
 class Peer:
-    """A model in eval mode, its optimiser and the statistics of the data.
+    """A model in eval mode, its optimizer and the statistics of the data.
 
     Args:
         episodes: dictionaries of lists (observations, actions, rewards), one item per step, as `datasets` gives them.
@@ -89,7 +89,7 @@ class Peer:
         return loss.detach()
 
     def act(self, states: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor) -> Tensor:
-        """(A,) the action for the last of T steps: (T, S) normalised, (T, A), (T, 1) scaled, (T,)."""
+        """(A,) the action for the last of T steps: (T, S) normalized, (T, A), (T, 1) scaled, (T,)."""
         states, actions = states[-CONTEXT:], actions[-CONTEXT:]
         returns_to_go, timesteps = returns_to_go[-CONTEXT:], timesteps[-CONTEXT:]
         pad = CONTEXT - len(states)

@@ -25,7 +25,7 @@ HIDDEN = (256, 256)
 
 
 def make(name: str, steps: int) -> Any:
-    """The algorithm with the settings of our configs: two hidden layers of 256, batches of 256, normalised states."""
+    """The algorithm with the settings of our configs: two hidden layers of 256, batches of 256, normalized states."""
     encoder = d3rlpy.models.VectorEncoderFactory(list(HIDDEN))
     shared: dict[str, Any] = {
         "observation_scaler": StandardObservationScaler(),

@@ -78,7 +78,7 @@ def test_act_on_images(benchmark: Any, full: bool) -> None:  # noqa: F811
     K = algo.config.context
     data, row = RtgEpDataset(episodes, K), torch.zeros(1, dtype=torch.int64)
     policy = algo.policy([algo.PolicyConfig(target_return=90.0)])
-    policy.begin(row)
+    policy.reset(row)
     window = data.gather(row)
     logits: list[torch.Tensor] = []
     decode = algo.model.decode

@@ -179,7 +179,7 @@ def test_act(benchmark: Any, episodes: Episodes, algo: DecisionTransformer, peer
     policy = algo.policy([algo.PolicyConfig(target_return=3600.0)])
     row, T = torch.zeros(1, dtype=torch.int64), CONTEXT + 5
     seen = episodes.observations[:T]
-    policy.begin(row)
+    policy.reset(row)
     actions = []
     for observation in seen[:-1]:
         actions.append(policy.act(observation.unsqueeze(0), row)[0])

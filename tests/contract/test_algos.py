@@ -198,7 +198,7 @@ def test_update_returns_the_same_detached_numbers_every_step(setup: Setup) -> No
 
 
 def test_gradients_pass_the_hook_of_every_optimizer(setup: Setup) -> None:
-    """What averages gradients over devices must see each optimiser's, after backward and before the step."""
+    """What averages gradients over devices must see each optimizer's, after backward and before the step."""
     algo = setup.make()
     before = weights_of(algo)
     called = []
@@ -258,7 +258,7 @@ def test_resumes_bit_equal_to_a_run_never_stopped(setup: Setup, tmp_path: Path) 
     torch.rand(7)
     rlutils.resume(tmp_path / "parts", ["callbacks=[{name: csv, every: 5}, {name: best}]"], plugins=[PLUGIN])
     assert equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
-    assert equal(state(tmp_path / "parts"), state(tmp_path / "whole"))  # optimisers, schedules, generators, step
+    assert equal(state(tmp_path / "parts"), state(tmp_path / "whole"))  # optimizers, schedules, generators, step
 
 
 def test_evaluating_does_not_change_training(setup: Setup) -> None:
@@ -283,7 +283,7 @@ def test_acts_inside_the_action_space(setup: Setup, n: int) -> None:
     algo = setup.train()
     policy = algo.policy([algo.PolicyConfig()] * n)
     assert len(policy.options) == n
-    policy.begin(torch.arange(n))
+    policy.reset(torch.arange(n))
     space = setup.episodes.spec.action_space
     rows = torch.arange(n)
     for tick in range(6):
@@ -298,7 +298,7 @@ def test_acts_inside_the_action_space(setup: Setup, n: int) -> None:
         policy.observe(torch.randn(len(rows)), rows)
         if tick == 2 and n > 1:  # the rest goes on alone, in any order, and one starts anew
             rows = torch.tensor([6, 2, 3])
-            policy.begin(torch.tensor([2]))
+            policy.reset(torch.tensor([2]))
     assert algo.training
 
 
@@ -312,7 +312,7 @@ def test_rows_do_not_meddle_with_each_other(setup: Setup) -> None:
         torch.manual_seed(4)
         rows = torch.arange(len(columns))
         policy = algo.policy([algo.PolicyConfig()] * len(columns))
-        policy.begin(rows)
+        policy.reset(rows)
         out = []
         for seen, paid in zip(observations[:, columns], rewards[:, columns], strict=True):
             out.append(policy.act(seen, rows))
@@ -365,7 +365,7 @@ def test_predicts_in_eval_mode_and_restores_the_mode(setup: Setup) -> None:
 
 @only(lambda setup: getattr(setup.choice.config, "normalize", False))
 def test_takes_raw_observations(setup: Setup) -> None:
-    """Where the algorithm normalises, data in other units teaches the same actions."""
+    """Where the algorithm normalizes, data in other units teaches the same actions."""
     stretched = dataclasses.replace(setup.episodes, observations=setup.episodes.observations * 1024)
     plain, other = setup.make(), setup.make(stretched)
     torch.manual_seed(1)
@@ -377,7 +377,7 @@ def test_takes_raw_observations(setup: Setup) -> None:
     got = [algo.policy([algo.PolicyConfig()] * 8) for algo in (plain, other)]
     rows, seen = torch.arange(8), torch.randn(8, 2)
     for policy in got:
-        policy.begin(rows)
+        policy.reset(rows)
     torch.testing.assert_close(got[1].act(seen * 1024, rows), got[0].act(seen, rows), atol=1e-3, rtol=1e-3)
     last = setup.batches(plain, 1)[0]
     there = last._replace(observations=last.observations * 1024)
@@ -400,7 +400,7 @@ def test_learns_and_acts_from_stacked_observations_through_an_encoder(setup: Set
     size = 2 * seen.observations[0].numel()  # of what an encoder's first layer takes in
     assert any(p.dim() == 2 and p.shape[1] == size and not torch.equal(p, before[key]) for key, p in after.items())
     policy, rows = algo.policy([algo.PolicyConfig()] * 3), torch.arange(3)
-    policy.begin(rows)
+    policy.reset(rows)
     for t in range(2):
         for action in policy.act(seen.observations[[t, t + 1, t + 2]], rows).numpy():
             assert spec.action_space.contains(action)
@@ -423,7 +423,7 @@ def test_declares_what_it_is(setup: Setup) -> None:
     assert set(algo.schedulers) <= set(algo.optimizers)
     trained = {id(p) for o in algo.optimizers.values() for group in o.param_groups for p in group["params"]}
     for name, p in algo.named_parameters():
-        assert id(p) in trained or not p.requires_grad, f"{name} is trained by no optimiser"
+        assert id(p) in trained or not p.requires_grad, f"{name} is trained by no optimizer"
 
 
 @pytest.mark.parametrize("name", CATALOGUE.names("algo"))

@@ -73,7 +73,7 @@ CLASSES = {
             @hookimpl
             def rlalgo_on_step(self, step): ...
         """,
-    "behaviour": """
+    "behavior": """
         class Thing:
             name: ClassVar[str] = "thing"
             Config = Config
@@ -149,7 +149,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     "rlalgo_register_envs",
     "rlalgo_register_trainers",
     "rlalgo_register_callbacks",
-    "rlalgo_register_behaviours",
+    "rlalgo_register_behaviors",
     "rlalgo_register_evaluators",
 )
 @pytest.mark.parametrize("kind", sorted(hookspecs.CATALOGUE_HOOKS))
@@ -404,7 +404,7 @@ RULES = [
     ("source", "size: int = 3", "size: 'Missing' = None", "types of a config must be defined in the module"),
     ("source", "def load", "def laod", "has no method load"),
     ("env", "def make", "def mkae", "has no method make"),
-    ("behaviour", "def episodes", "def episode", "has no method episodes"),
+    ("behavior", "def episodes", "def episode", "has no method episodes"),
     ("evaluator", "def evaluate", "def eval", "has no method evaluate"),
     ("encoder", "(torch.nn.Module)", "", "must be a subclass of Module"),
     ("encoder", 'frozenset({"state"})', "frozenset()", "ROLES must be some of"),

@@ -213,7 +213,7 @@ def test_commands_on_something_that_is_no_run(tmp_path: Path) -> None:
 def test_plugins_lists_names_kinds_owners_and_options(config: Path) -> None:
     text = plain(call("plugins", "--plugin", PLUGIN))
     for part in ("algo dt", "encoder linear", "source minari", "env gym", "trainer offline", "callback csv",
-                 "behaviour ars", "evaluator toy_error"):  # fmt: skip
+                 "behavior ars", "evaluator toy_error"):  # fmt: skip
         assert part in text
     assert "K, steps that the model sees at once" in text
     assert "source toy" in text

@@ -170,7 +170,7 @@ def test_what_a_resume_overrides_holds_for_the_next_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["optimizers", "schedulers", "groups"])
-def test_a_run_of_other_optimisers_does_not_go_on(what: str, tmp_path: Path) -> None:
+def test_a_run_of_other_optimizers_does_not_go_on(what: str, tmp_path: Path) -> None:
     rlutils.train(toy_config(), out=tmp_path / "run")
     file = tmp_path / "run" / "checkpoints" / "last" / "trainer.pt"
     content = torch.load(file, weights_only=True)
@@ -293,12 +293,12 @@ def test_an_evaluator_that_measures_nonsense_does_not_stop_the_run(
         assert np.isnan(rlutils.evaluate(tmp_path / "run", plugins=[PLUGIN]).metrics["toy_error/mse"])
 
 
-def test_scores_are_only_normalised_in_the_environment_they_belong_to(finished: Path, tmp_path: Path) -> None:
+def test_scores_are_only_normalized_in_the_environment_they_belong_to(finished: Path, tmp_path: Path) -> None:
     policy = evaluations(finished)[-1]["policies"][0]
-    assert policy["normalised"] == pytest.approx(100 * (policy["mean"] + 10) / 20)
+    assert policy["normalized"] == pytest.approx(100 * (policy["mean"] + 10) / 20)
     run = rlutils.train(toy_config(env={"name": "toy", "id": "Point-v9"}), out=tmp_path / "run")
     assert run.last_result is not None
-    assert all(p.normalised is None for p in run.last_result.policies)
+    assert all(p.normalized is None for p in run.last_result.policies)
 
 
 def test_a_device_that_is_not_here_is_answered_with_what_may_be() -> None:

@@ -112,7 +112,7 @@ def preprocessing(
     """The record (`DataSpec.preprocess`) of the usual preprocessing; its defaults are those of the DQN-replay data.
 
     Args:
-        shape: of a frame: (H, W) or (H, W, 1) for gray, (H, W, 3) for colours.
+        shape: of a frame: (H, W) or (H, W, 1) for gray, (H, W, 3) for colors.
         frame_skip: frames that an action lasts; the last two are pooled by their maximum.
         sticky: probability that a frame repeats the action of the last one.
         noop_max: most idle frames at the start of an episode.

@@ -168,7 +168,7 @@ def test_frames_are_single_and_stacked_by_the_policy() -> None:
     assert env.observation_space.shape == (84, 84)
     stack, row = FrameStack(stacked, 1, torch.device("cpu")), torch.zeros(1, dtype=torch.int64)
     for seed in (0, 1):  # the second episode must not see the first
-        stack.begin(row)
+        stack.reset(row)
         observation, wanted = env.reset(seed=seed)[0], reference.reset(seed=seed)[0]
         for action in ACTIONS[:30]:
             seen = stack.push(torch.from_numpy(observation)[None], row)

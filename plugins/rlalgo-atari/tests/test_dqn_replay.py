@@ -310,7 +310,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no actions": (_lack("$store$_action"), r"checkpoint 0: .* lacks \$store\$_action_ckpt\.0\.gz; copy all"),
     "no count": (_lack("add_count"), r"lacks add_count_ckpt\.0\.gz"),
     "lengths": (_write("$store$_reward", np.zeros(9, np.float32)), r"reward.* is \(9,\), but there are 30 frames"),
-    "colour": (_write("$store$_observation", np.zeros((30, 2, 3, 3), np.uint8)), r"\(30, 2, 3, 3\) uint8, expected"),
+    "color": (_write("$store$_observation", np.zeros((30, 2, 3, 3), np.uint8)), r"\(30, 2, 3, 3\) uint8, expected"),
     "floats": (_write("$store$_observation", np.zeros((30, 2, 3))), r"float64, expected \(rows, H, W\) uint8"),
     "float actions": (_write("$store$_action", np.zeros(30)), r"holds float64, expected integers"),
     "count": (_write("add_count", np.arange(3)), r"add_count.* has shape \(3,\)"),

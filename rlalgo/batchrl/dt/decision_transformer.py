@@ -1,4 +1,4 @@
-"""Decision Transformer (Chen et al. 2021, arXiv 2106.01345): offline RL as sequence modelling.
+"""Decision Transformer (Chen et al. 2021, arXiv 2106.01345): offline RL as sequence modeling.
 
     a_t = f(R_{t-K+1}, s_{t-K+1}, a_{t-K+1}, ..., R_t, s_t),    R_t = sum of the rewards from t to the end
 
@@ -65,7 +65,7 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         return_scale: Positive = 1000.0
         """Returns-to-go are divided by this."""
         normalize: bool = True
-        """Normalise vector observations by the data's mean and standard deviation."""
+        """Normalize vector observations by the data's mean and standard deviation."""
         keep_top: Fraction = 1.0
         """Train on the best episodes only, up to this share of the steps (the authors' pct_traj)."""
         delayed: bool = False
@@ -176,11 +176,11 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
             weights = {"state/loss": self.config.state_loss, "return/loss": self.config.return_loss}
             metrics["action/loss"] = action_loss
             metrics["loss"] = action_loss + sum(w * metrics[k] for k, w in weights.items() if k in metrics)
-        self.minimise("model", metrics["loss"])
+        self.minimize("model", metrics["loss"])
         return {key: value.detach() for key, value in metrics.items()}
 
     def _next_step_losses(self, out: DTOutput, batch: WindowBatch) -> dict[str, Tensor]:
-        """Squared errors of the next state (normalised) and return-to-go (scaled), where there is a next step."""
+        """Squared errors of the next state (normalized) and return-to-go (scaled), where there is a next step."""
         both = batch.mask[:, 1:]  # (B, K-1) padding is on the right: before a real step stands a real one
         losses = {}
         if out.observations is not None:

@@ -73,7 +73,7 @@ class DTModel(nn.Module):
         """Predictions for every step.
 
         Args:
-            observations: (B, K, *S) normalised.
+            observations: (B, K, *S) normalized.
             actions: (B, K, A) scaled, or (B, K) int64.
             returns_to_go: (B, K) scaled.
             timesteps: (B, K) int64.

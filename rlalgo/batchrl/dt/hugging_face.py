@@ -38,7 +38,7 @@ def from_hugging_face(config: Mapping[str, Any], state_dict: Mapping[str, Tensor
     """The same function as transformers' `DecisionTransformerModel` with these weights.
 
     That model adds position embedding 0 to every token after its layer norm; the constant is folded into the
-    norm's bias, which is exact. States, actions and returns are taken as that model takes them: normalised and
+    norm's bias, which is exact. States, actions and returns are taken as that model takes them: normalized and
     scaled by the caller.
 
     Args:

@@ -40,8 +40,8 @@ class DTPolicy(Policy):
         self.actions = torch.zeros(n, K, *(action.shape or ()), dtype=kind, device=device)
         self.returns_to_go = torch.zeros(n, K, device=device)
 
-    def begin(self, rows: Tensor) -> None:
-        self.stack.begin(rows)
+    def reset(self, rows: Tensor) -> None:
+        self.stack.reset(rows)
         self.left[rows] = self.target[rows]
         self.step[rows] = 0
         for ring in (self.states, self.actions, self.returns_to_go):

@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 class TrajectoryGPT2(nn.Module):
-    """Token embeddings in, hidden states out; GPT-2's initialisation.
+    """Token embeddings in, hidden states out; GPT-2's initialization.
 
     Args:
         width: W, size of a token.

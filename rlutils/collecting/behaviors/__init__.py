@@ -1,1 +1,1 @@
-"""Behaviours: policies that act to record data. Each yields whole recorded episodes."""
+"""Behaviors: policies that act to record data. Each yields whole recorded episodes."""

@@ -71,8 +71,8 @@ class ARS:
         space, seen = env.action_space, env.observation_space
         if not isinstance(space, spaces.Box) or not isinstance(seen, spaces.Box) or len(seen.shape) != 1:
             raise EnvironmentFault(
-                f"behaviour 'ars' needs vector observations and a Box action space, got {seen} and {space}; "
-                "try behaviour: random, or run"
+                f"behavior 'ars' needs vector observations and a Box action space, got {seen} and {space}; "
+                "try behavior: random, or run"
             )
         seeds = np.random.SeedSequence(seed).spawn(config.trials + 1)
         searches = [_Search(env, config, np.random.default_rng(s)) for s in seeds[1:]]
@@ -101,7 +101,7 @@ class ARS:
         config, space = self.config, env.action_space
         assert isinstance(space, spaces.Box)
         if not met:
-            raise ConfigError(["behaviour: the search met no policy; give it a larger budget"])
+            raise ConfigError(["behavior: the search met no policy; give it a larger budget"])
         returns = np.array([policy.ret for policy in met])
         edges = np.linspace(returns.min(), returns.max(), config.bins + 1)
         place = np.clip(np.digitize(returns, edges) - 1, 0, config.bins - 1)  # (n,) which range each policy is in
@@ -139,7 +139,7 @@ class _Linear:
 
 
 class _Search:
-    """One search: the mean policy M in normalised states, and all that it has met."""
+    """One search: the mean policy M in normalized states, and all that it has met."""
 
     def __init__(self, env: gymnasium.Env, config: ARS.Config, rng: np.random.Generator) -> None:
         assert isinstance(env.action_space, spaces.Box)
@@ -173,7 +173,7 @@ class _Search:
         used = shifted[top]  # (b, 2)
         scale = config.step_size / (config.top * (used.std() + 1e-6))
         self.M = self.M + scale * np.einsum("k,kas->as", used[:, 0] - used[:, 1], directions[top])
-        self._normalise(np.asarray(states))
+        self._normalize(np.asarray(states))
         self.updates += 1
         self.recent = float(returns.mean())
         self.best = max(self.best, float(returns.max()))
@@ -189,7 +189,7 @@ class _Search:
             total, length, over = total + float(reward), length + 1, terminated or truncated
         return total, length
 
-    def _normalise(self, states: np.ndarray) -> None:
+    def _normalize(self, states: np.ndarray) -> None:
         """Mean and standard deviation of all states met, by the parallel update of Chan et al. (1979)."""
         n, mean = len(states), states.mean(0)
         total, delta = self.count + n, mean - self.mean

@@ -1,4 +1,4 @@
-"""A trained run as behaviour, so that every algorithm can make data."""
+"""A trained run as behavior, so that every algorithm can make data."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RunPolicy:
         env, rng = make_env(), np.random.default_rng(seed)
         prepared = Prepared(env, algo.spec)  # refuses an environment that the run does not fit
         known = catalogue(config.plugins)
-        options: list[Any] = [parse(algo.PolicyConfig, o, known, "behaviour.policies") for o in config.policies]
+        options: list[Any] = [parse(algo.PolicyConfig, o, known, "behavior.policies") for o in config.policies]
         done = number = 0
         while done < steps:
             which = number % len(options)

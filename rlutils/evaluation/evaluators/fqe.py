@@ -1,6 +1,6 @@
 """Fitted Q evaluation: what a policy is worth, from data alone (Le, Voloshin and Yue 2019, algorithm 3).
 
-    minimise  E_{(s, a, r, s') in data} [ (r + gamma Q'(s', pi(s')) - Q(s, a))^2 ]
+    minimize  E_{(s, a, r, s') in data} [ (r + gamma Q'(s', pi(s')) - Q(s, a))^2 ]
 
 with Q' a slowly following copy; the answer is the mean of Q(s0, pi(s0)) over the data's initial states. Both
 values of pi's actions are cut to what rewards like the data's can add up to: no true value lies outside of that, and a
@@ -125,7 +125,7 @@ class _Fit(nn.Module):
         self.bounds = bounds(episodes.rewards, config.gamma)
 
     def forward(self, observations: Tensor, actions: Tensor, target: bool = False) -> Tensor:
-        """Raw (B, *S) and (B, A) | (B,) -> (n, B) standardised values."""
+        """Raw (B, *S) and (B, A) | (B,) -> (n, B) standardized values."""
         critics, states = self.target if target else self.critics, self.normalizer(observations)
         if self.head is not None:
             return critics(states, self.head.scale(actions))
@@ -133,7 +133,7 @@ class _Fit(nn.Module):
         return values.gather(2, actions.expand(len(values), -1).unsqueeze(2)).squeeze(2)
 
     def targets(self, batch: TransitionBatch, after: Tensor) -> Tensor:
-        """(n, B) r + gamma Q'(s', a') for a' = after, without the second term where s' is terminal; standardised."""
+        """(n, B) r + gamma Q'(s', a') for a' = after, without the second term where s' is terminal; standardized."""
         with torch.no_grad():
             value = self.center + self.scale * self(batch.next_observations, after, target=True)
             value = value.clamp(*self.bounds)

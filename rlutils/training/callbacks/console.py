@@ -89,7 +89,7 @@ class Console:
                     f"step {step:,}  {policy.label}: return {policy.mean:,.1f} ± {policy.sd:,.1f} over "
                     f"{len(policy.returns)} episodes, 95% of the mean {low:,.0f} to {high:,.0f}"
                 )
-            self._say(text + (f", score {policy.normalised:.1f}" if policy.normalised is not None else ""))
+            self._say(text + (f", score {policy.normalized:.1f}" if policy.normalized is not None else ""))
         if result.metrics:
             self._say(f"step {step:,}  " + "  ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
 

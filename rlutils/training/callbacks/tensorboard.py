@@ -43,8 +43,8 @@ class TensorBoard:
     def rlalgo_on_evaluation(self, step: int, result: Any) -> None:
         for policy in result.policies:
             self.writer.add_scalar(f"evaluation/return/{policy.label}", policy.mean, step)
-            if policy.normalised is not None:
-                self.writer.add_scalar(f"evaluation/normalised/{policy.label}", policy.normalised, step)
+            if policy.normalized is not None:
+                self.writer.add_scalar(f"evaluation/normalized/{policy.label}", policy.normalized, step)
         for key, value in result.metrics.items():
             self.writer.add_scalar(f"evaluation/{key}", value, step)
         self.writer.flush()

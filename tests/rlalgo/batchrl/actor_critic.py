@@ -81,7 +81,7 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def gradients(algo: BatchRLAlgo, name: str) -> list[Tensor]:
-    """Filled with the gradients of an optimiser's parameters at its next step."""
+    """Filled with the gradients of an optimizer's parameters at its next step."""
     found: list[Tensor] = []
 
     def hook(called: str) -> None:

@@ -43,13 +43,13 @@ def normal(algo: Any, observations: Tensor) -> Tensor:
 
 
 def values(critic: Any, state: Tensor) -> list[list[float]]:
-    """Each member's value of every action in one normalised state (S,)."""
+    """Each member's value of every action in one normalized state (S,)."""
     with torch.no_grad():
         return critic(state[None])[:, 0].tolist()
 
 
 def follows_gradient(algo: BatchRLAlgo, batch: Any, name: str, loss: Tensor) -> None:
-    """Asserts that the next update of an optimiser is down the gradient of this loss."""
+    """Asserts that the next update of an optimizer is down the gradient of this loss."""
     parameters = [p for group in algo.optimizers[name].param_groups for p in group["params"]]
     wanted = torch.autograd.grad(loss, parameters)
     found: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Behaviour cloning and %BC."""
+"""Behavior cloning and %BC."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_plays_what_it_predicts_on_the_same_episodes(env: type, stack: int) -> N
 
 
 def test_raw_in_raw_out() -> None:
-    """Data in other units, moved and stretched, is learnt just as well: the normaliser is inside."""
+    """Data in other units, moved and stretched, is learnt just as well: the normalizer is inside."""
     episodes = make_episodes("box", (40, 40))
     plain = make(episodes)
     stretched = replace(episodes, observations=episodes.observations * 1000 + 5000)

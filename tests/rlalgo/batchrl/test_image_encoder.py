@@ -53,7 +53,7 @@ def test_acting_frame_by_frame_is_predicting_from_stacks(cls: type[BatchRLAlgo])
     episodes = make_episodes("channels", (6,), frame_stack=2)
     algo = cls(episodes.spec, with_conv(cls, width=16, layers=1))
     policy, row = algo.policy([cls.PolicyConfig()]), torch.zeros(1, dtype=torch.int64)
-    policy.begin(row)
+    policy.reset(row)
     acted = [int(policy.act(frame[None], row)) for frame in episodes.observations[:6]]
     assert acted == algo.predict(everything(algo, episodes)).tolist()
 

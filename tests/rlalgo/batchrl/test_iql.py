@@ -188,7 +188,7 @@ def test_takes_actions_without_bounds_as_they_are() -> None:
     assert float(algo.update(batch)["critic/loss"]) == pytest.approx(float(expected), rel=1e-5)
     policy = algo.policy([IQL.PolicyConfig()])
     seen = torch.full((1, 3), 1e4)
-    policy.begin(torch.zeros(1, dtype=torch.int64))
+    policy.reset(torch.zeros(1, dtype=torch.int64))
     assert policy.act(seen, torch.zeros(1, dtype=torch.int64)).abs().max() > 4  # not squashed
 
 
@@ -199,7 +199,7 @@ def test_a_policy_samples_where_asked() -> None:
     n = 2000
     policy = algo.policy([IQL.PolicyConfig(sample=True)] * n + [IQL.PolicyConfig()])
     rows = torch.arange(n + 1)
-    policy.begin(rows)
+    policy.reset(rows)
     acted = scaled(policy.act(torch.zeros(n + 1, 3), rows))
     with torch.no_grad():
         mean = algo(torch.zeros(1, 3))[0]

@@ -148,7 +148,7 @@ def test_the_actor_and_the_targets_move_at_every_second_update_only() -> None:
 
 
 @pytest.mark.parametrize(("critic_norm", "actor_norm"), [(True, False), (False, True)])
-def test_layer_normalisation_where_asked(critic_norm: bool, actor_norm: bool) -> None:
+def test_layer_normalization_where_asked(critic_norm: bool, actor_norm: bool) -> None:
     algo = make(ReBRAC, three_ends(), critic_norm=critic_norm, actor_norm=actor_norm, layers=3)
     assert sum(isinstance(m, GroupedNorm) for m in algo.critics.modules()) == 3 * critic_norm
     assert sum(isinstance(m, nn.LayerNorm) for m in algo.actor.modules()) == 3 * actor_norm

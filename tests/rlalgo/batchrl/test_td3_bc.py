@@ -127,7 +127,7 @@ def test_needs_bounded_actions() -> None:
         make(TD3BC, episodes)
 
 
-def test_normalisation_is_an_option() -> None:
+def test_normalization_is_an_option() -> None:
     episodes = three_ends()
     episodes = replace(episodes, observations=episodes.observations * 7 + 3)
     for normalize in (True, False):

@@ -25,7 +25,7 @@ class Recorder(Policy):
     def __init__(self, answer: Tensor) -> None:
         self.options, self.answer, self.told = [None], answer, []  # type: ignore[var-annotated]
 
-    def begin(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor) -> None:
         self.told.append(("begin", rows))
 
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def test_a_policy_may_be_memoryless() -> None:
             return torch.zeros(len(rows), 2)
 
     policy = Still()
-    policy.begin(torch.tensor([0]))
+    policy.reset(torch.tensor([0]))
     policy.observe(torch.tensor([1.0]), torch.tensor([0]))
     with pytest.raises(TypeError, match="abstract"):
         Policy()  # type: ignore[abstract]
@@ -80,7 +80,7 @@ def test_frame_stack_equals_a_loop_for_any_order_of_rows(shape: tuple[int, ...],
     history: list[list[Any]] = [[] for _ in range(n)]
     for _ in range(6):
         begun = data.draw(st.lists(st.integers(0, n - 1), unique=True))
-        stack.begin(torch.tensor(begun, dtype=torch.int64))
+        stack.reset(torch.tensor(begun, dtype=torch.int64))
         for row in begun:
             history[row] = []
         rows = data.draw(st.lists(st.integers(0, n - 1), unique=True, min_size=1))

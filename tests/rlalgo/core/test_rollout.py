@@ -42,7 +42,7 @@ class Deterministic(Policy):
         self.buffer = torch.zeros((len(options), *space.shape), dtype=dtype)
         self.log: list[tuple] = []
 
-    def begin(self, rows: Tensor) -> None:
+    def reset(self, rows: Tensor) -> None:
         self.log.append(("begin", rows.tolist()))
         self.memory[rows] = torch.tensor([int(self.options[row].pull * 100) for row in rows.tolist()])
 
@@ -71,7 +71,7 @@ def single(make: Callable[[], gymnasium.Env], option: Any, seed: int) -> dict[st
     env = make()
     policy = Deterministic(env.action_space, [option])
     row = torch.tensor([0])
-    policy.begin(row)
+    policy.reset(row)
     seen, _ = env.reset(seed=seed)
     dtype = np.uint8 if seen.dtype == np.uint8 else np.float32
     out: dict[str, Any] = {name: [] for name in ("actions", "rewards", "terminations", "truncations")}

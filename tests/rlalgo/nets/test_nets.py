@@ -1,4 +1,4 @@
-"""The shared parts: networks, Normalizer, action heads, critics, targets, Chooser, minimise, masked_mean, schedule."""
+"""The shared parts: networks, Normalizer, action heads, critics, targets, Chooser, minimize, masked_mean, schedule."""
 
 from __future__ import annotations
 
@@ -447,7 +447,7 @@ def test_discrete_critics_value_every_action(dueling: bool) -> None:
         assert int(critics.actions(found)[i, b]) == int(np.argmax(expected.detach()))
 
 
-# --- targets, counting, optimising ---
+# --- targets, counting, optimizing ---
 
 
 def test_a_target_follows_by_tau_and_copies_statistics() -> None:
@@ -481,7 +481,7 @@ def test_a_counter_is_saved() -> None:
 
 
 class Two(BatchRLAlgo):
-    """Two layers, an optimiser for each."""
+    """Two layers, an optimizer for each."""
 
     name = "two"
 
@@ -509,14 +509,14 @@ class Two(BatchRLAlgo):
         raise NotImplementedError
 
 
-def test_minimise_reaches_the_named_parameters_alone() -> None:
+def test_minimize_reaches_the_named_parameters_alone() -> None:
     algo, x = Two(), torch.randn(6, 3)
     loss = algo(x).square().mean()
     expected = torch.autograd.grad(loss, list(algo.second.parameters()), retain_graph=True)
     before = [p.clone() for p in algo.parameters()]
     called: list[str] = []
     algo.gradient_hook = called.append
-    algo.minimise("second", loss)
+    algo.minimize("second", loss)
     assert called == ["second"]
     assert all(p.grad is None for p in algo.first.parameters())
     for p, old in zip(algo.first.parameters(), before[:2], strict=True):
@@ -528,17 +528,17 @@ def test_minimise_reaches_the_named_parameters_alone() -> None:
 
 
 @pytest.mark.parametrize("clip", [None, 1e-3])
-def test_minimise_takes_a_loss_in_parts(clip: float | None) -> None:
+def test_minimize_takes_a_loss_in_parts(clip: float | None) -> None:
     """The step is that of the sum; clipped as a whole, and what an earlier step left does not count."""
     x = torch.randn(6, 3)
     whole, parts = Two(), Two()
     hooks: list[str] = []
     for algo in (whole, parts):
         algo.clip = clip
-        algo.minimise("first", algo(x).mean())
+        algo.minimize("first", algo(x).mean())
     parts.gradient_hook = hooks.append
-    whole.minimise("first", whole(x).square().sum())
-    parts.minimise("first", (parts(row[None]).square().sum() for row in x))
+    whole.minimize("first", whole(x).square().sum())
+    parts.minimize("first", (parts(row[None]).square().sum() for row in x))
     assert hooks == ["first"]
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(a, b)

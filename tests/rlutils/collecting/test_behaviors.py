@@ -1,4 +1,4 @@
-"""Behaviours: the random search improves, recording spreads over returns, a trained run acts as it was trained."""
+"""Behaviors: the random search improves, recording spreads over returns, a trained run acts as it was trained."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def quiet(phase: str, done: float) -> None:
     assert 0 <= done <= 1
 
 
-def recorded(behaviour: Any, env: Any, steps: int, seed: int = 0) -> list[Recorded]:
-    return list(behaviour.episodes(env, steps, seed, quiet))
+def recorded(behavior: Any, env: Any, steps: int, seed: int = 0) -> list[Recorded]:
+    return list(behavior.episodes(env, steps, seed, quiet))
 
 
 SMALL = {"budget": 6000, "trials": 2, "trial_budget": 1000, "step_size": 0.1, "std": 0.1, "shift": 0.0, "horizon": 12}
@@ -88,7 +88,7 @@ def test_running_statistics_equal_those_of_all_states_at_once() -> None:
     search = _Search(PointEnv(), ARS.Config(), np.random.default_rng(0))
     parts = [np.random.default_rng(i).normal(i, 1 + i, (10 + i, 2)) for i in range(4)]
     for part in parts:
-        search._normalise(part)
+        search._normalize(part)
     together = np.concatenate(parts)
     assert search.mean == pytest.approx(together.mean(0))
     assert search.std == pytest.approx(together.std(0))
@@ -137,8 +137,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_acts_as_its_policy_does(run: Path) -> None:
-    behaviour = RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_return": 2.0}, {"target_return": 7.0})))
-    episodes = recorded(behaviour, PointEnv, 40, seed=5)
+    behavior = RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_return": 2.0}, {"target_return": 7.0})))
+    episodes = recorded(behavior, PointEnv, 40, seed=5)
     algo = rlutils.load(run)
     for number, episode in enumerate(episodes):
         assert episode.seed == 5 + number
@@ -153,11 +153,11 @@ def test_a_sampling_policy_gives_the_same_arrays_for_the_same_seed(tmp_path: Pat
     source = {"name": "toy", "discrete": True}
     config = toy_config("bc", source=source)
     rlutils.train(config, out=tmp_path / "run", trainer__steps=1)
-    behaviour = RunPolicy(RunPolicy.Config(run=str(tmp_path / "run"), policies=({"sample": True},)))
+    behavior = RunPolicy(RunPolicy.Config(run=str(tmp_path / "run"), policies=({"sample": True},)))
     played = []
     for seed in (1, 1, 2):
         torch.rand(7)  # whatever was drawn before
-        played.append(recorded(behaviour, lambda: PointEnv(discrete=True), 40, seed))
+        played.append(recorded(behavior, lambda: PointEnv(discrete=True), 40, seed))
     a, b, c = ([e.actions.tolist() for e in episodes] for episodes in played)
     assert a == b
     assert a != c

@@ -33,7 +33,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def settings(**changes: Any) -> CollectSettings:
-    values = {"id": "local/toy/random-v0", "env": {"id": "toy/Drift-v0"}, "behaviour": "random", "steps": 60}
+    values = {"id": "local/toy/random-v0", "env": {"id": "toy/Drift-v0"}, "behavior": "random", "steps": 60}
     return parse(CollectSettings, {**values, **changes}, catalogue(changes.get("plugins", ())))
 
 
@@ -136,7 +136,7 @@ class Breaks:
         if self.how in ("lengths", "actions", "nan", "short", "endless", "file"):
             yield from self.misbehave(env, seed)
         if self.how == "raise":
-            raise RuntimeError("the behaviour broke")
+            raise RuntimeError("the behavior broke")
         if self.how == "interrupt":
             raise KeyboardInterrupt
         if self.how == "kill":
@@ -159,7 +159,7 @@ class Breaks:
                 return
 
 @hookimpl
-def rlalgo_register_behaviours(register):
+def rlalgo_register_behaviors(register):
     register(Breaks)
 """
 
@@ -180,7 +180,7 @@ def test_a_failed_collection_leaves_nothing_and_touches_nothing(
     before = content(root)
     for ident in ("local/toy/random-v0", "other/new-v0"):
         with pytest.raises(error):
-            record(id=ident, plugins=[breaks], behaviour={"name": "breaks", "how": how}, replace=True)
+            record(id=ident, plugins=[breaks], behavior={"name": "breaks", "how": how}, replace=True)
     assert content(root) == before
     assert {p.name for p in root.iterdir()} == {"local"}
     assert [(d.id, d.broken) for d in list_datasets()] == [("local/toy/random-v0", None)]
@@ -196,14 +196,14 @@ def test_a_failed_collection_leaves_nothing_and_touches_nothing(
         ("file", FileNotFoundError, "/nowhere/at/all"),  # not for a disk that cannot be written
     ],
 )
-def test_what_a_behaviour_may_not_do(how: str, error: type, text: str, breaks: str, root: Path) -> None:
+def test_what_a_behavior_may_not_do(how: str, error: type, text: str, breaks: str, root: Path) -> None:
     with pytest.raises(error, match=text):
-        record(plugins=[breaks], behaviour={"name": "breaks", "how": how}, steps=1000)
+        record(plugins=[breaks], behavior={"name": "breaks", "how": how}, steps=1000)
     assert list(root.iterdir()) == []
 
 
-def test_an_endless_behaviour_is_stopped_at_the_steps_asked_for(breaks: str) -> None:
-    result = record(plugins=[breaks], behaviour={"name": "breaks", "how": "endless"}, steps=100)
+def test_an_endless_behavior_is_stopped_at_the_steps_asked_for(breaks: str) -> None:
+    result = record(plugins=[breaks], behavior={"name": "breaks", "how": "endless"}, steps=100)
     assert 100 <= result.steps < 110
 
 
@@ -221,7 +221,7 @@ def test_what_a_kill_leaves_behind_is_hidden_and_cleared_by_the_next_collection(
     record()
     before = content(root)
     (tmp_path / "kill.yaml").write_text(
-        "id: local/toy/random-v0\nenv: {id: toy/Drift-v0}\nbehaviour: {name: breaks, how: kill}\nplugins: [breaks.py]\n"
+        "id: local/toy/random-v0\nenv: {id: toy/Drift-v0}\nbehavior: {name: breaks, how: kill}\nplugins: [breaks.py]\n"
     )
     assert run_collect(tmp_path / "kill.yaml").returncode == -9
     assert {k: v for k, v in content(root).items() if not k.startswith(".collect")} == before
@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_the_old_dataset(root: Path, tmp_path: Path) -> None:
     record()
     before = content(root)
     (tmp_path / "more.yaml").write_text(
-        "id: local/toy/random-v0\nenv: {id: toy/Drift-v0}\nbehaviour: random\nsteps: 3000\n"
+        "id: local/toy/random-v0\nenv: {id: toy/Drift-v0}\nbehavior: random\nsteps: 3000\n"
     )
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))"
     result = run_collect(tmp_path / "more.yaml", limit)
@@ -271,7 +271,7 @@ def test_the_old_dataset_returns_after_a_kill_at_the_worst_moment(root: Path, tm
     record()
     before = content(root)
     (tmp_path / "again.yaml").write_text(
-        "id: local/toy/random-v0\nenv: {id: toy/Drift-v0}\nbehaviour: random\nsteps: 60\nseed: 5\n"
+        "id: local/toy/random-v0\nenv: {id: toy/Drift-v0}\nbehavior: random\nsteps: 60\nseed: 5\n"
     )
     die = (
         "import os\nreal = os.replace\ndef replace(a, b):\n    real(a, b)\n"

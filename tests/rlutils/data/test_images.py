@@ -22,13 +22,13 @@ from rlutils.data.minari_source import MinariSource
 from rlutils.envs.gym import GymEnv
 from tests.rlutils.minari_data import write_dataset
 
-COLOUR = spaces.Box(0, 255, (6, 8, 3), np.uint8)
+COLOR = spaces.Box(0, 255, (6, 8, 3), np.uint8)
 
 
-class Colours(gymnasium.Env):
-    """Frames (6, 8, 3) of random colours, five of them; the reward is 3."""
+class Colors(gymnasium.Env):
+    """Frames (6, 8, 3) of random colors, five of them; the reward is 3."""
 
-    observation_space = COLOUR
+    observation_space = COLOR
     action_space = spaces.Discrete(2)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
@@ -44,13 +44,13 @@ class Colours(gymnasium.Env):
         return self.np_random.integers(0, 256, self.observation_space.shape, np.uint8)
 
 
-class Gray(Colours):
-    """The same without colours."""
+class Gray(Colors):
+    """The same without colors."""
 
     observation_space = spaces.Box(0, 255, (6, 8), np.uint8)
 
 
-gymnasium.register("test/Colours-v0", entry_point="tests.rlutils.data.test_images:Colours", max_episode_steps=50)
+gymnasium.register("test/Colors-v0", entry_point="tests.rlutils.data.test_images:Colors", max_episode_steps=50)
 gymnasium.register("test/Gray-v0", entry_point="tests.rlutils.data.test_images:Gray", max_episode_steps=50)
 
 
@@ -93,7 +93,7 @@ def block_mean(frame: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("options", [{}, {"gray": True}, {"resize": (3, 4)}, {"gray": True, "resize": (3, 4)}], ids=str)
-@pytest.mark.parametrize("name", ["Colours", "Gray"])
+@pytest.mark.parametrize("name", ["Colors", "Gray"])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_source_and_environment_do_the_same(root: Path, name: str, options: dict[str, Any], mapped: bool) -> None:
     frames = record(root, name)
@@ -107,7 +107,7 @@ def test_source_and_environment_do_the_same(root: Path, name: str, options: dict
         assert env.observation_space == data.spec.observation_space
 
         wanted = truth if truth.ndim == 4 else truth[..., None]  # (T, H, W, C), by hand
-        if options.get("gray") and name == "Colours":
+        if options.get("gray") and name == "Colors":
             wanted = (wanted @ np.array([0.299, 0.587, 0.114]))[..., None]
         planes = wanted.astype(float).transpose(0, 3, 1, 2)  # (T, C, H, W)
         if "resize" in options:
@@ -118,9 +118,9 @@ def test_source_and_environment_do_the_same(root: Path, name: str, options: dict
 
 
 def test_an_environment_of_another_layout_is_prepared_by_its_own(root: Path) -> None:
-    """Data in colour, made gray; played in the same game without colours."""
-    record(root, "Colours")
-    data = load("toy/colours-v0", gray=True, resize=(3, 4))
+    """Data in color, made gray; played in the same game without colors."""
+    record(root, "Colors")
+    data = load("toy/colors-v0", gray=True, resize=(3, 4))
     (env,) = GymEnv(GymEnv.Config("test/Gray-v0")).make(data.spec, 1)
     (plain,) = GymEnv(GymEnv.Config("test/Gray-v0")).make(replace(data.spec, observation_space=Gray.observation_space,
                                                                   preprocess={}), 1)  # fmt: skip
@@ -130,11 +130,11 @@ def test_an_environment_of_another_layout_is_prepared_by_its_own(root: Path) -> 
 
 
 def test_rewards_are_clipped_for_training_alone(root: Path) -> None:
-    record(root, "Colours")
-    data = load("toy/colours-v0", clip_rewards=True)
+    record(root, "Colors")
+    data = load("toy/colors-v0", clip_rewards=True)
     assert data.rewards.tolist() == [1.0] * 10
     config = {
-        "source": {"name": "minari", "id": "toy/colours-v0", "clip_rewards": True, "gray": True},
+        "source": {"name": "minari", "id": "toy/colors-v0", "clip_rewards": True, "gray": True},
         "algo": {"name": "bc", "width": 4},
         "trainer": {"name": "offline", "steps": 1},
         "evaluation": {"episodes": 1},

@@ -28,7 +28,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def printed(show: Any, *arguments: Any, width: int = 80, encoding: str = "utf-8") -> str:
-    """What `show(*arguments, console)` prints, without colours."""
+    """What `show(*arguments, console)` prints, without colors."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     show(*arguments, Console(file=file, width=width, highlight=False))
     file.seek(0)
@@ -97,9 +97,9 @@ def test_inspection_has_the_numbers_of_the_data(root: Path) -> None:
     assert found.terminated.tolist() == [False, True, False]
     assert found.facts["noise"].tolist() == [0.5, 0.0, 1.0]
     assert (found.ref_scores, found.description, found.path) == ((-2.0, 3.0), "toy data", root / ID)
-    assert found.normalised(3.0) == 100
-    assert found.normalised(-2.0) == 0
-    assert inspection([1, 2]).normalised(1.0) is None
+    assert found.normalized(3.0) == 100
+    assert found.normalized(-2.0) == 0
+    assert inspection([1, 2]).normalized(1.0) is None
 
 
 def test_inspecting_what_is_broken_or_absent(root: Path) -> None:
@@ -171,9 +171,9 @@ def test_text_of_an_inspection() -> None:
         assert line in text.splitlines()
     header = next(line for line in text.splitlines() if "median" in line)
     assert header.split() == ["mean", "min", "10%", "25%", "median", "75%", "90%", "max"]
-    scores = next(line for line in text.splitlines() if line.startswith("normalised  ")).split()
+    scores = next(line for line in text.splitlines() if line.startswith("normalized  ")).split()
     assert scores[1:5] == [f"{100 * value / 30:.1f}" for value in (np.mean(returns), 10, 10, 25)]
-    assert "normalised: 0 is random (0), 100 is expert (30)" in text
+    assert "normalized: 0 is random (0), 100 is expert (30)" in text
     rows = {line.split("  ")[0].strip(): line for line in text.splitlines() if " to " in line and "█" in line}
     assert list(rows) == ["10 to 12.5", "25 to 27.5", "47.5 to 50"]  # empty ones have no bar
     lengths = [line.count("█") for line in rows.values()]

@@ -216,7 +216,7 @@ def test_the_sources_own_faults_are_not_the_copys(root: Path) -> None:
 
 
 def test_only_the_pages_that_are_touched_take_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """256 MB are opened for few, eight rows take few more (the kernel maps their neighbours), all rows take all."""
+    """256 MB are opened for few, eight rows take few more (the kernel maps their neighbors), all rows take all."""
     monkeypatch.setenv("RLALGO_CACHE", str(tmp_path / "cache"))
     code = """
 import sys, numpy as np, torch

@@ -80,7 +80,7 @@ def test_episodes_are_what_minari_reads(root: Path) -> None:
         assert (data.observations.dtype, data.actions.dtype) == (torch.uint8, torch.int64)
         assert data.spec.frame_stack == 2
         for i, truth in enumerate(minari.load_dataset(ident)):
-            frames = np.asarray(truth.observations)  # colours come last in the file, and first to encoders
+            frames = np.asarray(truth.observations)  # colors come last in the file, and first to encoders
             frames = frames.transpose(0, 3, 1, 2) if frames.ndim == 4 else frames
             columns = frames, truth.actions, truth.rewards, truth.terminations, truth.truncations
             for got, wanted in zip(episode(data, i), columns, strict=True):

@@ -222,7 +222,7 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "package": ({}, {"id": "no_such_thing:X-v0"}, "no_such_thing is missing; pip install 'no_such_thing'"),
     "recorded package": ({"env_id": "x/Y-v0", "preprocess": {"env_module": "no_such_thing"}}, {}, "no_such_thing"),
     "atari": ({}, {"id": "ALE/Breakout-v5"}, r"pip install 'rlalgo\[atari\]'"),
-    "argument": ({}, {"kwargs": {"colour": 1}}, r"made with {'colour': 1}: TypeError.*colour"),
+    "argument": ({}, {"kwargs": {"color": 1}}, r"made with {'color': 1}: TypeError.*color"),
     "refusal": ({}, {"kwargs": {"size": 13}}, "RuntimeError: no room of this size"),
     "observations": ({"observation_space": spaces.Box(-1, 1, (4,))}, {}, r"observations are Dict.*the data's are Dict"),
     "plain data": ({"preprocess": {}, "observation_space": spaces.Box(-1, 1, (4,))}, {}, r"are Dict.* are Box.*\(4,\)"),
@@ -274,7 +274,7 @@ def test_rendering_is_tried_at_once() -> None:
     for frame, message in (
         ("nothing", r"tests/Room-v0 renders str, expected an array \(H, W, 3\)"),
         (gymnasium.error.DependencyNotInstalled("pip install pygame"), "cannot be rendered: .*pip install pygame"),
-        (RuntimeError("no colours."), "cannot be rendered: RuntimeError: no colours$"),
+        (RuntimeError("no colors."), "cannot be rendered: RuntimeError: no colors$"),
     ):
         kwargs = {**room_spec().preprocess, "env_kwargs": {"frame": frame}}
         with pytest.raises(EnvironmentFault, match=message):

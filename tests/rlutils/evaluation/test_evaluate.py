@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import rlutils
 from rlutils.evaluation.evaluate import evaluate
-from rlutils.evaluation.statistics import summarise
+from rlutils.evaluation.statistics import summarize
 from rlutils.randomness import forked_rng
 from tests.rlutils.runs import toy_config
 from tests.rlutils.toy_plugin import HORIZON, PointEnv
@@ -24,7 +24,7 @@ RETURNS = st.lists(st.floats(-1e3, 1e3, allow_nan=False, width=32), min_size=1, 
 @given(RETURNS)
 def test_statistics_equal_their_definitions(returns: list[float]) -> None:
     n = len(returns)
-    found = summarise({}, returns, [1] * n, list(range(n)), (-50.0, 150.0))
+    found = summarize({}, returns, [1] * n, list(range(n)), (-50.0, 150.0))
     mean = sum(returns) / n
     assert found.mean == pytest.approx(mean, abs=1e-6)
     variance = sum((r - mean) ** 2 for r in returns) / (n - 1) if n > 1 else 0.0
@@ -32,7 +32,7 @@ def test_statistics_equal_their_definitions(returns: list[float]) -> None:
     cut = int(0.25 * n)
     middle = sorted(returns)[cut : n - cut]
     assert found.iqm == pytest.approx(sum(middle) / len(middle), abs=1e-6)
-    assert found.normalised == pytest.approx((mean + 50) / 2, abs=1e-6)
+    assert found.normalized == pytest.approx((mean + 50) / 2, abs=1e-6)
     assert min(returns) - 1e-6 <= found.interval[0] <= mean + 1e-6
     assert mean - 1e-6 <= found.interval[1] <= max(returns) + 1e-6
 
@@ -41,7 +41,7 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
-        low, high = summarise({}, list(rng.normal(10, 3, 40)), [1] * 40, [0] * 40, None).interval
+        low, high = summarize({}, list(rng.normal(10, 3, 40)), [1] * 40, [0] * 40, None).interval
         hits += low <= 10 <= high
     assert 0.88 <= hits / 200 <= 0.99
 

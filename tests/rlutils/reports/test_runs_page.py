@@ -128,7 +128,7 @@ def policy(options: dict[str, Any], returns: np.ndarray, scored: bool = True) ->
         "sd": sd,
         "iqm": float(middle.mean()),
         "interval": [mean - half, mean + half],
-        "normalised": 100 * (mean + 20.27) / 3254.57 if scored else None,
+        "normalized": 100 * (mean + 20.27) / 3254.57 if scored else None,
     }
 
 
@@ -325,7 +325,7 @@ def test_score_stands_only_where_it_was_measured_and_is_explained(tmp_path: Path
     assert "random −20.3 and expert 3,234.3" in scored.text
     plain = report([fake_run(tmp_path / "b", scored=False)], tmp_path / "b.html")
     assert "D4RL" not in plain.text
-    assert "Normalised score" not in plain.text
+    assert "Normalized score" not in plain.text
     assert "score" not in [cell for cell, _ in plain.tables[1][0]]
 
 
@@ -760,11 +760,11 @@ def test_thinning_keeps_the_mean_and_bounds_the_size() -> None:
     assert (np.diff(steps) > 0).all()
 
 
-def test_ordered_colours_darken_steadily() -> None:
-    rgb = np.array([matplotlib.colors.to_rgb(c) for c in plots.colours(6, ordered=True)])
+def test_ordered_colors_darken_steadily() -> None:
+    rgb = np.array([matplotlib.colors.to_rgb(c) for c in plots.colors(6, ordered=True)])
     light = rgb @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(light) < 0).all()
-    assert len(set(plots.colours(7, ordered=False))) == 7
+    assert len(set(plots.colors(7, ordered=False))) == 7
 
 
 def test_figures_are_the_same_each_time_and_leave_no_global_state() -> None:

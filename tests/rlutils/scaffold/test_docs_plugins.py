@@ -63,7 +63,7 @@ def test_the_encoder_trains(outputs: dict[str, str]) -> None:
     folder = Path(outputs["folder"])
     listed = outputs["rlalgo plugins bumps --plugin ./bumps.py"]
     assert "encoder bumps" in listed
-    assert "Centres for every number." in listed
+    assert "Centers for every number." in listed
     plugins = [str(folder / "bumps.py")]
     algo = rlutils.load(folder / "runs" / "bumps", plugins=plugins)
     bumps = [module for module in algo.modules() if type(module).__name__ == "Bumps"]

@@ -60,8 +60,8 @@ def test_is_complete_and_its_example_is_valid(made: dict[str, NewPlugin], kind: 
     known = rlutils.catalogue(given)
     assert known.get(kind, f"my_{kind}").owner.plugin == given[0]
     example = plugin.folder / "example.yaml"
-    if kind == "behaviour":
-        assert parse(CollectSettings, read_yaml(example), known).behaviour.name == f"my_{kind}"
+    if kind == "behavior":
+        assert parse(CollectSettings, read_yaml(example), known).behavior.name == f"my_{kind}"
     else:
         read_settings(example, plugins=given)
         assert f"my_{kind}" in example.read_text()
@@ -94,7 +94,7 @@ def test_its_tests_can_fail(tmp_path: Path) -> None:
     plugin = new_plugin("encoder", "broken", tmp_path, rlutils.catalogue())
     module = plugin.folder / "rlalgo_broken.py"
     module.write_text(module.read_text().replace("nn.LayerNorm(b), ", ""))
-    with pytest.raises(AssertionError, match="test_is_layer_normalised"):
+    with pytest.raises(AssertionError, match="test_is_layer_normalized"):
         run_tests([plugin], PYTHONPATH=os.pathsep.join([str(ROOT), str(plugin.folder)]))
 
 
@@ -143,7 +143,7 @@ def test_the_command_says_what_it_wrote_and_how_to_go_on(tmp_path: Path) -> None
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing temporary is left
 
 
-def test_a_behaviour_and_a_source_are_used_otherwise(tmp_path: Path) -> None:
+def test_a_behavior_and_a_source_are_used_otherwise(tmp_path: Path) -> None:
     folder = tmp_path / "a b"
     assert "rlalgo collect " in call("behavior", "x", "--out", str(folder)).stdout.splitlines()[-1]
     last = call("source", "y", "--out", str(folder)).stdout.splitlines()[-1]

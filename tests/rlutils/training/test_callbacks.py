@@ -16,7 +16,7 @@ from rich.console import Console as Terminal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlutils
-from rlutils.evaluation.statistics import summarise
+from rlutils.evaluation.statistics import summarize
 from rlutils.training.callbacks import Averager
 from rlutils.training.callbacks.best import Best, NoBestWarning
 from rlutils.training.callbacks.console import Console
@@ -174,7 +174,7 @@ def test_console_says_that_it_evaluates_and_leaves_that_out_of_the_rate(monkeypa
 @pytest.mark.parametrize("episodes", [1, 2])
 def test_console_claims_no_spread_of_one_episode(episodes: int) -> None:
     console, _, said = progress(100)
-    policy = summarise({}, [15.0, 17.0][:episodes], [1] * episodes, [0] * episodes, None)
+    policy = summarize({}, [15.0, 17.0][:episodes], [1] * episodes, [0] * episodes, None)
     console.rlalgo_on_evaluation(step=1, result=Thing(policies=[policy], metrics={}, seconds=0.0))
     assert console.bar is not None
     console.bar.stop()

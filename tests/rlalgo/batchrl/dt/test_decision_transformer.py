@@ -1,4 +1,4 @@
-"""DecisionTransformer: what it minimises, on what data, and with which schedule."""
+"""DecisionTransformer: what it minimizes, on what data, and with which schedule."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_padding_changes_neither_loss_nor_gradient(kind: str, weights: dict[str,
 # --- the data ---
 
 
-def test_normaliser_sees_each_step_once_and_nothing_else() -> None:
+def test_normalizer_sees_each_step_once_and_nothing_else() -> None:
     episodes = make_episodes("box", (3, 1, 6))
     algo = make(episodes)
     seen, row = [], 0
@@ -175,7 +175,7 @@ def test_normaliser_sees_each_step_once_and_nothing_else() -> None:
 
 
 def test_statistics_are_of_all_data_and_windows_of_the_best() -> None:
-    """As the authors' code does with pct_traj: states are normalised before the trajectories are chosen."""
+    """As the authors' code does with pct_traj: states are normalized before the trajectories are chosen."""
     episodes = make_episodes("box", (5, 5, 5, 5))
     algo = make(episodes, keep_top=0.5)
     assert torch.equal(algo.normalizer.mean, make(episodes).normalizer.mean)
@@ -241,7 +241,7 @@ def test_images_stay_bytes_until_the_encoder(kind: str) -> None:
     assert math.isfinite(float(algo.update(batch)["loss"]))
 
 
-# --- optimisation ---
+# --- optimization ---
 
 
 def test_learning_rate_follows_warmup_and_cosine() -> None:

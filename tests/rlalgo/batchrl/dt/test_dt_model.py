@@ -304,7 +304,7 @@ def test_acting_at_one_step_is_the_prediction_there() -> None:
     torch.testing.assert_close(there, everywhere[torch.arange(len(at)), at].unsqueeze(1), atol=1e-5, rtol=1e-5)
 
 
-def test_initialisation_is_that_of_gpt_2() -> None:
+def test_initialization_is_that_of_gpt_2() -> None:
     """Normal(0, 0.02), biases 0, norms 1; what is added to the residual scaled by 1 / sqrt(2 layers)."""
     torch.manual_seed(0)
     trunk = TrajectoryGPT2(64, layers=8, heads=1)
@@ -348,7 +348,7 @@ def test_dropout_multiplies_by_0_or_the_inverse_of_what_is_kept() -> None:
         n = mask.numel()
         sd = math.sqrt(p * (1 - p) / n)
         assert abs((mask == 0).float().mean() - p) < 4 * sd
-        if n > 1000:  # neighbours and rows are drawn independently
+        if n > 1000:  # neighbors and rows are drawn independently
             dropped = (mask == 0).float() - p
             for a, b in (
                 (dropped[:, 1:], dropped[:, :-1]),

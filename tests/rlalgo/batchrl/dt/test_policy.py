@@ -120,7 +120,7 @@ def test_each_row_acts_on_exactly_its_own_last_steps(ticks: list, env: type, del
     torch.manual_seed(seed)
     wanted = [3.0, -1.5, 100.25]
     policy = algo.policy(targets(algo, wanted))
-    policy.begin(torch.arange(3))
+    policy.reset(torch.arange(3))
     history = [History(target) for target in wanted]
     seen = Seen(algo)
     for acting, ending in ticks:
@@ -150,7 +150,7 @@ def test_each_row_acts_on_exactly_its_own_last_steps(ticks: list, env: type, del
             history[row].left -= 0.0 if delayed else reward
         over = sorted(ending)
         if over:
-            policy.begin(torch.tensor(over))
+            policy.reset(torch.tensor(over))
             for row in over:
                 history[row] = History(wanted[row])
     assert algo.training
@@ -232,12 +232,12 @@ def test_begin_forgets_the_episode_before() -> None:
     algo = make(Drift())
     used, fresh = (algo.policy(targets(algo, [2.0, 2.0])) for _ in range(2))
     both = torch.arange(2)
-    used.begin(both)
+    used.reset(both)
     for _ in range(7):
         used.act(torch.randn(2, 3), both)
         used.observe(torch.randn(2), both)
-    used.begin(both)
-    fresh.begin(both)
+    used.reset(both)
+    fresh.reset(both)
     for _ in range(6):
         observations, rewards = torch.randn(2, 3), torch.randn(2)
         assert torch.equal(used.act(observations, both), fresh.act(observations, both))
@@ -250,7 +250,7 @@ def test_the_return_to_go_falls_by_exactly_the_rewards() -> None:
     algo = make(Drift(), normalize=False, return_scale=1.0)
     policy = algo.policy(targets(algo, [3600.0]))
     row = torch.zeros(1, dtype=torch.int64)
-    policy.begin(row)
+    policy.reset(row)
     for _ in range(10_000):
         policy.observe(torch.tensor([0.1]), row)
     seen = Seen(algo)
@@ -276,7 +276,7 @@ def test_without_a_target_the_best_of_the_data_is_asked_for() -> None:
 def test_different_targets_give_different_actions() -> None:
     algo = make(Drift())
     policy = algo.policy(targets(algo, [3.0, -3.0]))
-    policy.begin(torch.arange(2))
+    policy.reset(torch.arange(2))
     same = torch.randn(3).expand(2, 3)
     actions = policy.act(same, torch.arange(2))
     assert not torch.allclose(actions[0], actions[1])
@@ -290,7 +290,7 @@ def test_discrete_actions_are_sampled_from_the_prediction_or_greedy() -> None:
     n = 4000
     policy = algo.policy(targets(algo, [1.0] * n, sample=True) + targets(algo, [1.0] * 3))
     rows = torch.arange(n + 3)
-    policy.begin(rows)
+    policy.reset(rows)
     frame = torch.from_numpy(Blink().reset(seed=0)[0])
     actions = policy.act(frame.expand(n + 3, 5, 5), rows)
     window = WindowBatch(
@@ -365,7 +365,7 @@ def test_actions_belong_to_the_caller() -> None:
     algo = make(Drift())
     policy = algo.policy(targets(algo, [1.0]))
     row = torch.zeros(1, dtype=torch.int64)
-    policy.begin(row)
+    policy.reset(row)
     action = policy.act(torch.zeros(1, 3), row)
     weight = torch.ones(2, requires_grad=True)
     (action * weight).sum().backward()
