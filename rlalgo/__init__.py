@@ -3,16 +3,21 @@
 The names below are the public ones. What touches files, environments and terminals is in `rlutils`.
 """
 
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import Dataset, TransitionBatch, Transitions, WindowBatch
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.policy import Controller, Policy
-from rlalgo.core.rollout import rollout
-from rlalgo.core.spec import DataSpec
-from rlalgo.core.trainer import Run, StopTraining, Trainer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rlalgo.hookspecs import hookimpl
 from rlalgo.registry import Choice, Kind
 from rlalgo.version import __version__
+
+if TYPE_CHECKING:
+    from rlalgo.core.algo import BatchRLAlgo
+    from rlalgo.core.dataset import Dataset, TransitionBatch, Transitions, WindowBatch
+    from rlalgo.core.episodes import Episodes
+    from rlalgo.core.policy import Controller, Policy
+    from rlalgo.core.rollout import rollout
+    from rlalgo.core.spec import DataSpec
+    from rlalgo.core.trainer import Run, StopTraining, Trainer
 
 __all__ = [
     "BatchRLAlgo",
@@ -33,3 +38,26 @@ __all__ = [
     "hookimpl",
     "rollout",
 ]
+
+_HOME = {
+    "BatchRLAlgo": "algo",
+    "Controller": "policy",
+    "DataSpec": "spec",
+    "Dataset": "dataset",
+    "Episodes": "episodes",
+    "Policy": "policy",
+    "Run": "trainer",
+    "StopTraining": "trainer",
+    "Trainer": "trainer",
+    "TransitionBatch": "dataset",
+    "Transitions": "dataset",
+    "WindowBatch": "dataset",
+    "rollout": "rollout",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is first used, so that names, errors and configs are there at once."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"rlalgo.core.{_HOME[name]}"), name)

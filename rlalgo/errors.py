@@ -48,6 +48,10 @@ class TrainingError(RlalgoError):
     """Training cannot go on (NaN or exploding loss, ...)."""
 
 
+class RlalgoWarning(UserWarning):
+    """Something went on that the user should know of; the command line prints it as one line."""
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the closest of the `known` names, or an empty string."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)

@@ -16,7 +16,7 @@ import pluggy
 hookspec = pluggy.HookspecMarker("rlalgo")
 hookimpl = pluggy.HookimplMarker("rlalgo")
 
-Register = Callable[[type], type]
+Register = Callable[..., type]
 
 CATALOGUE_HOOKS = {
     "algo": "rlalgo_register_algos",
@@ -33,7 +33,11 @@ CATALOGUE_HOOKS = {
 
 @hookspec
 def rlalgo_register_algos(register: Register) -> None:
-    """`register(cls)` for each subclass of BatchRLAlgo."""
+    """`register(cls)` for each subclass of BatchRLAlgo.
+
+    Here as for every kind, `register(cls, "other", option=value, ...)` offers a class once more under another name,
+    with other defaults of its Config's fields.
+    """
 
 
 @hookspec

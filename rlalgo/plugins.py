@@ -8,7 +8,6 @@ name is asked for that nobody provides.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import importlib.util
@@ -17,7 +16,9 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -27,10 +28,10 @@ import pluggy
 from torch import nn
 
 from rlalgo import hookspecs
-from rlalgo.config import check_fields, parse
+from rlalgo.config import check_fields, parse, with_defaults
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.trainer import Trainer
-from rlalgo.errors import PluginClash, PluginError, near
+from rlalgo.errors import PluginClash, PluginError, near, RlalgoWarning
 from rlalgo.registry import Catalogue, Choice, Entry, Owner
 from rlalgo.version import __version__
 
@@ -44,8 +45,6 @@ BUILTINS = (
     "rlalgo.batchrl.rebrac",
     "rlalgo.batchrl.edac",
     "rlalgo.batchrl.dqn",
-    "rlalgo.batchrl.discrete_cql",
-    "rlalgo.batchrl.discrete_iql",
     "rlalgo.batchrl.dt.decision_transformer",
 )
 GROUP = "rlalgo"
@@ -65,7 +64,7 @@ _ROLES = {"state", "action", "return", "timestep"}
 _HOOKS = [name for name in vars(hookspecs) if name.startswith("rlalgo_")]
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(RlalgoWarning):
     """An installed plugin is broken and was left out."""
 
 
@@ -83,43 +82,30 @@ def catalogue(plugins: Sequence[str] = (), block: Sequence[str] = (), builtins: 
     """
     result = Catalogue()
     seen = set()
-    for module in (*BUILTINS, *builtins):
-        name = module.removesuffix(".decision_transformer").removesuffix(".builtin").rsplit(".", 1)[-1]
-        seen.add(name)
-        if name not in block:
-            owner = Owner(name, "rlalgo", __version__, module)
-            _add(result, owner, importlib.import_module(module))
-    for point in _entry_points():
-        seen.add(point.name)
-        if point.name in block:
+    for owner, load, required in _discover(plugins, builtins):
+        seen.add(owner.plugin)
+        if owner.plugin in block:
             continue
-        owner = Owner(
-            point.name,
-            point.dist.name if point.dist else None,
-            point.dist.version if point.dist else None,
-            point.value,
-        )
         try:
-            _add(result, owner, point.load())
+            _add(result, owner, load())
         except PluginClash:
             raise
-        except Exception as error:  # noqa: BLE001 (a stranger's plugin must not stop everybody)
-            why = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            result.broken[point.name] = why
-            message = f"plugin '{point.name}' ({owner}) is left out: {why}"
+        except Exception as error:  # whatever a plugin raises at import is the plugin's fault
+            known = isinstance(error, PluginError)
+            why = str(error) if known else f"{type(error).__name__}: {error}"
+            if required:
+                raise error if known else PluginError(f"plugin '{owner.plugin}' cannot be imported: {why}") from error
+            result.broken[owner.plugin] = why
+            message = f"plugin '{owner.plugin}' ({owner}) is left out: {why}"
             warnings.warn(message, PluginWarning, stacklevel=2)
-    for given in plugins:
-        seen.add(given)
-        if given not in block:
-            _add(result, *_load_given(given))
     for name in block:
         if name not in seen:
-            known = ", ".join(sorted(seen))
-            raise PluginError(f"no plugin called '{name}' to block.{near(name, seen)} Known: {known}")
+            listed = ", ".join(sorted(seen))
+            raise PluginError(f"no plugin called '{name}' to block.{near(name, seen)} Known: {listed}")
     return result
 
 
-@functools.cache
+@cache
 def default_catalogue() -> Catalogue:
     """The built-ins of this package and what is installed; for objects made by hand rather than from YAML."""
     return catalogue()
@@ -130,10 +116,13 @@ def make(kind: str, choice: Choice, *arguments: Any, role: str | None = None) ->
     entry, config = choice.entry, choice.config
     if entry is None:  # made by hand rather than read from a configuration
         entry = default_catalogue().get(kind, choice.name, role)
-        config = parse(entry.cls.Config, choice.options, default_catalogue(), f"{kind} '{choice.name}'")
+        config = parse(entry.Config, choice.options, default_catalogue(), f"{kind} '{choice.name}'")
     if why := entry.refuses(role):
         raise PluginError(why)
-    return entry.cls(*arguments, config)
+    made = entry.cls(*arguments, config)
+    if entry.name != entry.cls.name:
+        made.name = entry.name  # its messages call it what the configuration does
+    return made
 
 
 def run_time_manager(known: Catalogue, callbacks: Sequence[Any]) -> pluggy.PluginManager:
@@ -141,61 +130,61 @@ def run_time_manager(known: Catalogue, callbacks: Sequence[Any]) -> pluggy.Plugi
 
     Hooks are called on the callbacks in the order given, then on the plugins in the order of discovery.
     """
-    manager = _new_manager()
+    manager = _manager()
     for plugin in reversed([*callbacks, *known.modules]):  # pluggy calls the last registered first
         manager.register(plugin)
     return manager
 
 
-def _new_manager() -> pluggy.PluginManager:
+def _manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager("rlalgo")
     manager.add_hookspecs(hookspecs)
     return manager
 
 
+def _discover(plugins: Sequence[str], builtins: Sequence[str]) -> Iterator[tuple[Owner, Callable[[], Any], bool]]:
+    """Every plugin in order: its owner, what imports it, and whether its faults are errors."""
+    for module in (*BUILTINS, *builtins):
+        name = module.removesuffix(".decision_transformer").removesuffix(".builtin").rsplit(".", 1)[-1]
+        yield Owner(name, "rlalgo", __version__, module), partial(importlib.import_module, module), True
+    for point in _entry_points():
+        distribution, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
+        yield Owner(point.name, distribution, version, point.value), point.load, False
+    for given in plugins:
+        if given.endswith(".py"):
+            path = Path(given).resolve()
+            yield Owner(given, location=str(path)), partial(_import_file, path), True
+        else:
+            names = metadata.packages_distributions().get(given.split(".")[0])
+            distribution, version = (names[0], metadata.version(names[0])) if names else (None, None)
+            yield Owner(given, distribution, version, given), partial(importlib.import_module, given), True
+
+
 def _entry_points() -> list[metadata.EntryPoint]:
+    """What is installed, or of that what RLALGO_PLUGINS names."""
     points = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
-    limit = os.environ.get("RLALGO_PLUGINS")
-    if limit is None:
+    if (limit := os.environ.get("RLALGO_PLUGINS")) is None:
         return points
-    wanted = [name.strip() for name in limit.split(",") if name.strip()]
     names = [point.name for point in points]
-    for name in wanted:
+    allowed = [name.strip() for name in limit.split(",") if name.strip()]
+    for name in allowed:
         if name not in names:
             raise PluginError(
                 f"RLALGO_PLUGINS names '{name}', which is not installed.{near(name, names)} "
                 f"Installed: {', '.join(names) or 'none'}"
             )
-    return [point for point in points if point.name in wanted]
-
-
-def _load_given(given: str) -> tuple[Owner, ModuleType]:
-    """A module by dotted name or a file by path, with its owner; PluginError if it cannot be imported."""
-    path = Path(given)
-    try:
-        if given.endswith(".py"):
-            return Owner(given, location=str(path.resolve())), _import_file(path)
-        module = importlib.import_module(given)
-    except PluginError:
-        raise
-    except Exception as error:  # whatever a plugin raises at import is the plugin's fault
-        raise PluginError(f"plugin '{given}' cannot be imported: {type(error).__name__}: {error}") from error
-    names = metadata.packages_distributions().get(given.split(".")[0], [])
-    distribution = names[0] if names else None
-    version = metadata.version(distribution) if distribution else None
-    return Owner(given, distribution, version, getattr(module, "__file__", None)), module
+    return [point for point in points if point.name in allowed]
 
 
 def _import_file(path: Path) -> ModuleType:
     """Imports a file once per process, so that a class is the same class in every catalogue."""
-    full = path.resolve()
-    if not full.is_file():
-        raise PluginError(f"plugin file {full} does not exist (in YAML, paths begin at the YAML file's folder)")
-    digest = hashlib.sha1(str(full).encode() + full.read_bytes()).hexdigest()[:12]
-    name = f"_plugin_{full.stem}_{digest}"
+    if not path.is_file():
+        raise PluginError(f"plugin file {path} does not exist (in YAML, paths begin at the YAML file's folder)")
+    digest = hashlib.sha1(str(path).encode() + path.read_bytes()).hexdigest()[:12]
+    name = f"_plugin_{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, full)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -225,23 +214,28 @@ def _entries(owner: Owner, plugin: Any) -> list[Entry]:
     """What the catalogue hooks of this plugin register."""
     where = f"plugin '{owner.plugin}'"
     manager = _checked(where, plugin)
-    found: list[Entry] = []
+    found: dict[tuple[str, str], Entry] = {}
+
+    def add(kind: str, cls: type, /, name: str | None = None, **defaults: Any) -> type:
+        place = f"{where}: {kind} {getattr(cls, '__name__', cls)}"
+        _check_class(place, kind, cls)
+        entry = Entry(kind, name or cls.name, cls, owner)  # type: ignore[attr-defined]
+        _check_name(place, entry.name)
+        if defaults:
+            entry = replace(entry, variant=with_defaults(entry.Config, defaults, place))
+        if (kind, entry.name) in found:
+            raise PluginError(f"{where}: registers the {kind} '{entry.name}' twice")
+        found[kind, entry.name] = entry
+        return cls
+
     for kind, hook in hookspecs.CATALOGUE_HOOKS.items():
-
-        def register(cls: type, kind: str = kind) -> type:
-            entry = Entry(kind, _check_class(where, kind, cls), cls, owner)
-            if any(entry.kind == other.kind and entry.name == other.name for other in found):
-                raise PluginError(f"{where}: registers the {kind} '{entry.name}' twice")
-            found.append(entry)
-            return cls
-
         try:
-            getattr(manager.hook, hook)(register=register)
+            getattr(manager.hook, hook)(register=partial(add, kind))
         except PluginError:
             raise
         except Exception as error:  # whatever a hook raises is the plugin's fault
             raise PluginError(f"{where}: {hook} raised {type(error).__name__}: {error}") from error
-    return found
+    return list(found.values())
 
 
 def _checked(where: str, plugin: Any) -> pluggy.PluginManager:
@@ -256,7 +250,7 @@ def _checked(where: str, plugin: Any) -> pluggy.PluginManager:
             raise PluginError(f"{where}: there is no hook '{name}'.{near(name, _HOOKS)}")
         if not hasattr(value, "rlalgo_impl"):
             raise PluginError(f"{where}: '{name}' is not marked; put @hookimpl (from rlalgo) above it")
-    manager = _new_manager()
+    manager = _manager()
     try:
         manager.register(plugin)
         manager.check_pending()
@@ -267,22 +261,19 @@ def _checked(where: str, plugin: Any) -> pluggy.PluginManager:
     return manager
 
 
-def _check_class(plugin: str, kind: str, cls: Any) -> str:
-    """The name of a class that keeps the rules of its kind; a PluginError says which one is broken."""
+def _check_class(where: str, kind: str, cls: Any) -> None:
+    """PluginError for the first rule of its kind that a class breaks."""
     base, methods = _RULES[kind]
-    where = f"{plugin}: {kind} {getattr(cls, '__name__', cls)}"
     if not isinstance(cls, type):
         raise PluginError(f"{where}: register a class, not {cls!r}")
-    name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
-        raise PluginError(f'{where}: needs `name: ClassVar[str] = "..."`, one word, got {name!r}')
+    _check_name(where, getattr(cls, "name", None))
     if base is not None and not issubclass(cls, base):
         raise PluginError(f"{where}: must be a subclass of {base.__name__}")
     for attribute in ("Config", "PolicyConfig") if kind == "algo" else ("Config",):
         config = getattr(cls, attribute, None)
-        params = getattr(config, "__dataclass_params__", None)
-        if not isinstance(config, type) or params is None or not params.frozen:
-            raise PluginError(f"{where}: needs `{attribute}`, a @dataclass(frozen=True)")
+        frozen = getattr(getattr(config, "__dataclass_params__", None), "frozen", False)
+        if not isinstance(config, type) or not frozen or hasattr(config, "__pydantic_config__"):
+            raise PluginError(f"{where}: needs `{attribute}`, a @dataclass(frozen=True) of the standard library")
         check_fields(config, f"{where}: {attribute}")
     missing = [m for m in methods if not callable(getattr(cls, m, None))]
     missing += sorted(getattr(cls, "__abstractmethods__", ()))
@@ -293,4 +284,8 @@ def _check_class(plugin: str, kind: str, cls: Any) -> str:
     roles = getattr(cls, "ROLES", None)
     if kind == "encoder" and (not roles or not set(roles) <= _ROLES):
         raise PluginError(f"{where}: ROLES must be some of {', '.join(sorted(_ROLES))}, got {roles!r}")
-    return name
+
+
+def _check_name(where: str, name: Any) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name):
+        raise PluginError(f'{where}: needs `name: ClassVar[str] = "..."`, one word, got {name!r}')

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
+
+from pydantic.errors import PydanticUserError
+from pydantic_core import core_schema
 
 from rlalgo.errors import PluginClash, PluginError, a, near
 
@@ -25,6 +29,14 @@ class Kind:
     role: str | None = None
     """For encoders: what it must be able to embed."""
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Read by what the reader of the configuration gives as context: `(kind, value) -> Choice`."""
+        return core_schema.with_info_plain_validator_function(lambda value, info: info.context(self, value))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        """Open: which names there are, only `rlalgo.schema.schema` knows."""
+        return {"x-kind": [self.name, self.role]}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -34,6 +46,10 @@ class Choice:
     options: Mapping[str, Any] = field(default_factory=dict)
     entry: Entry | None = field(default=None, repr=False, compare=False)
     config: Any = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise PydanticUserError('a Choice needs its kind: Annotated[Choice, Kind("encoder")]', code=None)
 
 
 @dataclass(frozen=True)
@@ -53,12 +69,19 @@ class Owner:
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered class."""
+    """One registered class, under one of its names."""
 
     kind: str
     name: str
     cls: Any
     owner: Owner
+    variant: type | None = None
+    """The class's Config with the defaults that belong to this name, where they differ from its own."""
+
+    @property
+    def Config(self) -> Any:
+        """What options of this name are read into."""
+        return self.variant or self.cls.Config
 
     def refuses(self, role: str | None) -> str | None:
         """Why an encoder cannot play the role, or None if it can."""
@@ -111,3 +134,19 @@ class Catalogue:
         listed = "; ".join(f"{', '.join(names)} ({owner})" for owner, names in by_owner.items())
         broken = "".join(f"\n    plugin '{plugin}' is broken: {why}" for plugin, why in self.broken.items())
         raise PluginError(f"{what} Known: {listed or 'none'}{broken}")
+
+
+def to_mapping(value: Any) -> Any:
+    """A config (or any part of one) as plain values for YAML: every default written out."""
+    if isinstance(value, Choice):
+        options = to_mapping(value.options if value.config is None else value.config)
+        return {"name": value.name, **options}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_mapping(getattr(value, f.name)) for f in fields(value) if f.init}
+    if isinstance(value, Mapping):
+        return {str(k): to_mapping(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_mapping(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -14,7 +14,7 @@ import torch
 
 from rlalgo import plugins as core_plugins
 from rlalgo.config import to_mapping
-from rlalgo.core.algo import BatchRLAlgo, needed, supports
+from rlalgo.core.algo import BatchRLAlgo, misfit, supports
 from rlalgo.core.episodes import Episodes
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
@@ -238,16 +238,11 @@ def _try_evaluation(run: Run, algo: BatchRLAlgo) -> None:
 
 def _refuse_misfit(settings: Settings, known: Catalogue, episodes: Episodes, label: str) -> None:
     """An algorithm that cannot act in the data's action space: say which ones can."""
-    space = episodes.spec.action_space
-    assert settings.algo.entry is not None
-    cls = settings.algo.entry.cls
-    if supports(cls, space):
-        return
-    able = [name for name in known.names("algo") if supports(known.get("algo", name).cls, space)]
-    raise ConfigError(
-        [f"algo: {settings.algo.name} needs {needed(cls)}; {label} has {space}. "
-         f"Try: {', '.join(able) or 'no algorithm here can'}."]
-    )  # fmt: skip
+    space, choice = episodes.spec.action_space, settings.algo
+    assert choice.entry is not None
+    if message := misfit(choice.entry.cls, space, choice.name, label):
+        able = [name for name in known.names("algo") if supports(known.get("algo", name).cls, space)]
+        raise ConfigError([f"algo: {message}. Try: {', '.join(able) or 'no algorithm here can'}."])
 
 
 def _refuse_taken(folder: Path, replace: bool) -> None:

@@ -1,5 +1,4 @@
-"""The command line: `rlalgo train`, `sweep`, `play`, `evaluate`, `report`, `collect`, `data`, `plugins`, `new-plugin`,
-`schema`."""
+"""The command line. What needs torch or draws is imported by the command that uses it: help is there at once."""
 
 from __future__ import annotations
 
@@ -14,18 +13,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from rlalgo.config import describe, schema
-from rlalgo.errors import ConfigError, RlalgoError
+from rlalgo.errors import ConfigError, RlalgoError, RlalgoWarning
 from rlalgo.hookspecs import CATALOGUE_HOOKS
-from rlalgo.plugins import PluginWarning
 from rlalgo.version import __version__
-from rlutils import app as application
 from rlutils.config.files import parse_yaml, write_json
-from rlutils.config.settings import Settings
-from rlutils.evaluation.evaluate import NotFiniteWarning
-from rlutils.training.callbacks.best import NoBestWarning
+from rlutils.inventory import SCHEMAS, inventory, print_inventory
 
 app = typer.Typer(
     help="Offline reinforcement learning from YAML: train, evaluate, play, report.",
@@ -49,7 +42,7 @@ def main() -> None:
     app()
 
 
-def told(command: Callable[..., None]) -> Callable[..., None]:
+def reported(command: Callable[..., None]) -> Callable[..., None]:
     """Prints expected errors and chooses the exit status: 2 for an error, 130 or 143 after a signal."""
 
     @functools.wraps(command)
@@ -59,19 +52,19 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
                 warnings.showwarning = _show_warning(warnings.showwarning)
                 command(*arguments, **options)
         except RlalgoError as error:
-            _say(f"error: {error}")
+            _complain(f"error: {error}")
             for note in getattr(error, "__notes__", []):
-                _say(note)
+                _complain(note)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
-            _say(str(stop) or "stopped")
+            _complain(str(stop) or "stopped")
             raise typer.Exit(143 if "SIGTERM" in str(stop) else 130) from None
 
     return wrapper
 
 
 @app.command()
-@told
+@reported
 def train(
     config: Annotated[Path | None, typer.Argument(help="YAML file; none with --resume.")] = None,
     overrides: Overrides = None,
@@ -82,6 +75,8 @@ def train(
     no_plugin: NoPlugin = None,
 ) -> None:
     """Train as a YAML file says, or go on with a run that was stopped."""
+    from rlutils import app as application
+
     texts = list(overrides or [])
     if resume is not None:
         if config is not None:
@@ -98,7 +93,7 @@ def train(
 
 
 @app.command()
-@told
+@reported
 def sweep(
     suite: Annotated[Path, typer.Argument(help="YAML file, such as configs/suites/results.yaml.")],
     only: Annotated[list[str] | None, typer.Option(help="Only runs like 'td3_bc' or '*/s0'; may be repeated.")] = None,
@@ -109,27 +104,24 @@ def sweep(
     plugin: Plugin = None,
 ) -> None:
     """Train a whole suite: algorithms by datasets by seeds. Goes on where it was stopped."""
-    from rlutils.sweeps.plan import chosen
-    from rlutils.sweeps.sweep import plan
-    from rlutils.sweeps.sweep import sweep as do_sweep
+    from rlutils.sweeps import sweep as sweeping
 
     if dry_run:
-        for job in plan(suite, only or (), out_folder, plugin or ())[0]:
-            if chosen(job.name, only or ()):
-                out.print(f"{job.name}: {job.state}{job.note and f', {job.note}'}", markup=False, soft_wrap=True)
+        for job in sweeping.plan(suite, only or (), out_folder, plugin or ())[0]:
+            out.print(f"{job.name}: {job.state}{job.note and f', {job.note}'}", markup=False, soft_wrap=True)
         return
-    jobs = do_sweep(suite, only or (), processes, out_folder, replace, plugin or (), out)
+    jobs = sweeping.sweep(suite, only or (), processes, out_folder, replace, plugin or (), out)
     failed = [job for job in jobs if job.state == "failed"]
     for job in failed:
         twice = " twice" if job.tries > 1 else ""
-        _say(f"{job.name} failed{twice}: {job.note}; all that it said: {job.log}")
+        _complain(f"{job.name} failed{twice}: {job.note}; its whole output: {job.log}")
     out.print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished; rlalgo report {jobs[0].out}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
 
 @app.command()
-@told
+@reported
 def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
@@ -140,31 +132,19 @@ def evaluate(
     plugin: Plugin = None,
 ) -> None:
     """Play a trained run again and write the result beside its evaluations."""
-    texts = list(overrides or [])
-    texts += [f"evaluation.episodes={episodes}"] if episodes is not None else []
-    texts += [f"evaluation.seed={seed}"] if seed is not None else []
+    from rlutils.app import evaluate as evaluate_run
+    from rlutils.reports.result_view import print_result
+
+    texts = [*(overrides or [])]
+    texts += [
+        f"evaluation.{key}={value}" for key, value in (("episodes", episodes), ("seed", seed)) if value is not None
+    ]
     policies = [{"target_return": target} for target in target_return] if target_return else None
-    result = application.evaluate(run, checkpoint, policies, texts, plugin or ())
-    out.print(f"[italic]step {result.step:,}[/italic]")
-    if result.policies:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        table.add_column("policy", no_wrap=True)
-        for column in ("episodes", "mean", "sd", "IQM", "95% of the mean", "score"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for policy in result.policies:
-            low, high = policy.interval
-            one = len(policy.returns) == 1  # which says nothing about others
-            score = "" if policy.normalized is None else f"{policy.normalized:.1f}"
-            table.add_row(policy.label, str(len(policy.returns)), f"{policy.mean:,.1f}",
-                          "–" if one else f"{policy.sd:,.1f}", f"{policy.iqm:,.1f}",
-                          "–" if one else f"{low:,.0f} to {high:,.0f}", score)  # fmt: skip
-        out.print(table)
-    for key, value in result.metrics.items():
-        out.print(f"{key}: {value:.6g}")
+    print_result(evaluate_run(run, checkpoint, policies, texts, plugin or ()), out)
 
 
 @app.command()
-@told
+@reported
 def play(
     run: RunFolder,
     target_return: Annotated[float | None, typer.Option(help="Return to ask for (dt).")] = None,
@@ -191,42 +171,20 @@ def play(
 
 
 @app.command()
-@told
+@reported
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or one suite's folder.")],
     out_file: Annotated[Path | None, typer.Option("--out", help="HTML file; report.html in a single folder.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write algorithms by datasets here.")] = None,
 ) -> None:
     """Write a self-contained HTML page about runs or a suite, and print their results."""
-    from rlutils.reports import suite_page as suite_report
-    from rlutils.reports.experiments import experiments
-    from rlutils.reports.runs_page import print_results, write_report
-    from rlutils.reports.suite_results import results_of, suite_results
-    from rlutils.sweeps.plan import PLAN
+    from rlutils.reports.report import report as write
 
-    target = out_file or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
-    is_suite = [(run / PLAN).is_file() for run in runs]
-    if any(is_suite) and len(runs) > 1:
-        raise ConfigError([f"{runs[is_suite.index(True)]} is a suite's folder; report it alone, or give run folders"])
-    if any(is_suite):
-        results = suite_results(runs[0])
-        written = suite_report.write_suite_report(results, target)
-        suite_report.print_suite(results, out)
-    else:
-        written = write_report(runs, target)
-        print_results(runs, out)
-        found = experiments(runs)
-        results = results_of(found)
-        if len(found) > 1:
-            suite_report.print_suite(results, out)
-    if markdown_file is not None:
-        suite_report.write_text(markdown_file, suite_report.markdown(results), "--markdown")
-        out.print(f"tables: {markdown_file}", soft_wrap=True)
-    out.print(f"report: {written}", soft_wrap=True)
+    write(runs, out_file, markdown_file, out)
 
 
 @app.command()
-@told
+@reported
 def collect(
     config: Annotated[Path, typer.Argument(help="YAML file, such as configs/collect/hopper.yaml.")],
     overrides: Overrides = None,
@@ -246,7 +204,7 @@ def collect(
 
 
 @data.command("list")
-@told
+@reported
 def data_list() -> None:
     """Datasets on this machine."""
     from rlutils.reports.data_view import print_list
@@ -255,7 +213,7 @@ def data_list() -> None:
 
 
 @data.command("inspect")
-@told
+@reported
 def data_inspect(
     ident: Annotated[str, typer.Argument(metavar="ID", help="Dataset id, such as local/hopper/ars-v0.")],
     plot: Annotated[Path | None, typer.Option(help="PNG file for the histogram of returns.")] = None,
@@ -272,7 +230,7 @@ def data_inspect(
 
 
 @app.command()
-@told
+@reported
 def plugins(
     name: Annotated[str | None, typer.Argument(help="Show only what has this name or is of this kind.")] = None,
     short: Annotated[bool, typer.Option("--short", help="Leave out the options.")] = False,
@@ -280,70 +238,38 @@ def plugins(
     no_plugin: NoPlugin = None,
 ) -> None:
     """What is there: of which kind, from which distribution, with which options."""
-    known = application.catalogue(plugin or (), no_plugin or ())
-    found = False
-    for kind in CATALOGUE_HOOKS:
-        for entry_name in known.names(kind):
-            if name not in (None, kind, entry_name):
-                continue
-            found = True
-            entry = known.get(kind, entry_name)
-            summary = (entry.cls.__doc__ or sys.modules[entry.cls.__module__].__doc__ or "").strip().splitlines()
-            out.print(f"[bold]{kind} {entry_name}[/bold]  [dim]{entry.owner}, plugin {entry.owner.plugin}[/dim]")
-            if summary and not summary[0].startswith(entry.cls.__name__ + "("):
-                out.print(f"  {summary[0]}", markup=False)
-            rows = [] if short else describe(entry.cls.Config)
-            table = Table(box=None, show_header=False, padding=(0, 2, 0, 4))
-            for column in ("cyan", "dim", "", ""):
-                table.add_column(style=column or None)
-            for field, type_name, default, doc in rows:
-                table.add_row(field, type_name, default, doc)
-            if rows:
-                out.print(table)
-    for broken, why in known.broken.items():
-        out.print(f"[red]plugin {broken} is broken and left out:[/red] {why}")
-    if name is not None and not found:
-        every = [n for kind in CATALOGUE_HOOKS for n in known.names(kind)]
-        from rlalgo.errors import near
-
-        raise ConfigError([f"nothing is called '{name}'.{near(name, every)} Kinds: {', '.join(CATALOGUE_HOOKS)}"])
+    print_inventory(inventory(plugin or (), no_plugin or ()), name, short, out)
 
 
 @app.command("new-plugin")
-@told
+@reported
 def new_plugin(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(CATALOGUE_HOOKS)}.")],
     name: Annotated[str, typer.Argument(help="What YAML files are to call it; the distribution is rlalgo-NAME.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write the new folder into.")] = Path(),
 ) -> None:
     """Write a plugin to start from: a distribution with a small working example of its kind, and tests."""
+    from rlutils.app import catalogue
     from rlutils.scaffold.new_plugin import new_plugin as write
 
-    written = write(kind, name, out_folder, application.catalogue())
+    written = write(kind, name, out_folder, catalogue())
     out.print(f"{written.folder}: {', '.join(written.files)}\nGo on with", markup=False, soft_wrap=True)
     for command in written.commands:
         out.print(f"  {command}", markup=False, soft_wrap=True)
 
 
 @app.command("schema")
-@told
+@reported
 def print_schema(
     what: Annotated[str, typer.Argument(help="Which YAML files: train, collect or suite.")] = "train",
     out_file: Annotated[Path | None, typer.Option("--out", help="File to write; else it is printed.")] = None,
     plugin: Plugin = None,
 ) -> None:
     """JSON schema of the YAML files, for editors; it knows every installed plugin."""
-    from rlutils.collecting.settings import CollectSettings
-    from rlutils.sweeps.suite import Suite
-
-    classes: dict[str, type] = {"train": Settings, "collect": CollectSettings, "suite": Suite}
-    if what not in classes:
-        raise ConfigError([f"no schema of '{what}'; there are {', '.join(classes)}"])
-    value = schema(classes[what], application.catalogue(plugin or ()))
-    if out_file is None:
-        print(json.dumps(value, indent=1))
-    else:
-        write_json(out_file, value)
+    if what not in SCHEMAS:
+        raise ConfigError([f"no schema of '{what}'; there are {', '.join(SCHEMAS)}"])
+    schema = inventory(plugin or ()).schemas[what]
+    write_json(out_file, schema) if out_file else print(json.dumps(schema, indent=1))
 
 
 @app.command()
@@ -352,7 +278,7 @@ def version() -> None:
     print(__version__)
 
 
-def _say(text: str) -> None:
+def _complain(text: str) -> None:
     Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
@@ -360,8 +286,8 @@ def _show_warning(before: Any) -> Any:
     """Our own warnings as one plain line; others as ever."""
 
     def show(message: Any, category: Any, *rest: Any, **options: Any) -> None:
-        if issubclass(category, PluginWarning | NoBestWarning | NotFiniteWarning):
-            _say(f"warning: {message}")
+        if issubclass(category, RlalgoWarning):
+            _complain(f"warning: {message}")
         else:
             before(message, category, *rest, **options)
 

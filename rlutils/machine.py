@@ -1,16 +1,21 @@
-"""The machine: device, versions, seconds."""
+"""The machine: device, versions, seconds, signals."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
 import re
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
 from importlib import metadata
-
-import torch
+from typing import TYPE_CHECKING
 
 from rlalgo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Stopwatch:
@@ -23,8 +28,36 @@ class Stopwatch:
         return time.perf_counter() - self.start
 
 
+def clock(seconds: float) -> str:
+    """`2 h 5 min`, `3 min 20 s`, `4.25 s`."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+@contextlib.contextmanager
+def listening(on_signal: Callable[[str], None]) -> Iterator[None]:
+    """While this lasts, SIGINT and SIGTERM do nothing but call `on_signal("SIGINT")` or `on_signal("SIGTERM")`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers; whoever made the thread decides there
+        return
+    handlers = {
+        number: signal.signal(number, lambda number, _: on_signal(signal.Signals(number).name))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def pick_device(name: str) -> torch.device:
     """`auto`, or what is named; ConfigError if it is not there."""
+    import torch  # a second to import, which clocks and signals need not wait for
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

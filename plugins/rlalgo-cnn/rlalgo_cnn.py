@@ -26,12 +26,12 @@ class CNN(nn.Module):
     @dataclass(frozen=True)
     class Config:
         channels: tuple[Count, ...] = (32, 64, 64)
-        """Of each convolution."""
+        """Channels of each convolution."""
         kernels: tuple[Count, ...] = (8, 4, 3)
-        """Size of each."""
+        """Kernel size of each convolution."""
         strides: tuple[Count, ...] = (4, 2, 1)
-        """Step of each."""
-        hidden: Count | None = None
+        """Stride of each convolution."""
+        hidden_dim: Count | None = None
         """Units of one more ReLU layer before the output (DQN has 512); null for none."""
         tanh: bool = False
         """Squash the embedding, as the Decision Transformer does on Atari."""
@@ -56,7 +56,7 @@ class CNN(nn.Module):
                 )
             layers += [nn.Conv2d(C, channels, kernel, stride), nn.ReLU(inplace=True)]
             C, H, W = channels, (H - kernel) // stride + 1, (W - kernel) // stride + 1
-        self.net = nn.Sequential(*layers, *readout(C * H * W, config.hidden, width, config.tanh))
+        self.net = nn.Sequential(*layers, *readout(C * H * W, config.hidden_dim, width, config.tanh))
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,10 +73,10 @@ class Impala(nn.Module):
     @dataclass(frozen=True)
     class Config:
         channels: tuple[Count, ...] = (16, 32, 32)
-        """Of each stage; every stage halves height and width."""
+        """Channels of each stage; every stage halves height and width."""
         blocks: Count = 2
         """Residual blocks in a stage."""
-        hidden: Count | None = None
+        hidden_dim: Count | None = None
         """Units of one more ReLU layer before the output (IMPALA has 256); null for none."""
         tanh: bool = False
         """Squash the embedding, as the Decision Transformer does on Atari."""
@@ -100,7 +100,7 @@ class Impala(nn.Module):
             layers += [Residual(channels) for _ in range(config.blocks)]
             C, H, W = channels, (H + 1) // 2, (W + 1) // 2
         layers.append(nn.ReLU(inplace=True))
-        self.net = nn.Sequential(*layers, *readout(C * H * W, config.hidden, width, config.tanh))
+        self.net = nn.Sequential(*layers, *readout(C * H * W, config.hidden_dim, width, config.tanh))
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
 
     def forward(self, x: Tensor) -> Tensor:

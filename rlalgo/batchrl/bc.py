@@ -9,21 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rlalgo.config import Count, Fraction, NonNegative, Positive, Probability, Whole
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import TransitionBatch, Transitions
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.policy import Policy
-from rlalgo.core.spec import DataSpec
-from rlalgo.encoders import features
-from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import ActorPolicy, Normalizer, action_head, trunk, warmup_cosine
-from rlalgo.registry import Choice, Kind
+from rlalgo import BatchRLAlgo, DataSpec, Episodes, Policy, TransitionBatch, Transitions, hookimpl
+from rlalgo.config import Fraction, HiddenDims, NonNegative, Positive, Probability, StateEncoder, Whole
+from rlalgo.nets import ActorPolicy, Distribution, Normalizer, action_head, trunk, warmup_cosine
 
 
 class BC(BatchRLAlgo[TransitionBatch]):
@@ -31,18 +24,16 @@ class BC(BatchRLAlgo[TransitionBatch]):
 
     @dataclass(frozen=True)
     class Config:
-        width: Count = 256
-        """Units of every hidden layer."""
-        layers: Count = 2
-        """Hidden layers."""
+        hidden_dims: HiddenDims = (256, 256)
+        """Units of each hidden layer."""
         dropout: Probability = 0.0
-        """After every hidden layer."""
+        """Dropout after every hidden layer."""
         lr: Positive = 1e-3
         """AdamW's learning rate."""
         weight_decay: NonNegative = 1e-4
         """AdamW's decoupled weight decay."""
         clip: Positive | None = None
-        """Largest gradient norm."""
+        """Largest gradient norm; null for no limit."""
         warmup: Whole = 0
         """Updates over which the learning rate rises linearly."""
         final_lr: Fraction = 1.0
@@ -55,7 +46,7 @@ class BC(BatchRLAlgo[TransitionBatch]):
         """Squash continuous actions into a bounded action space."""
         gaussian: bool = False
         """Learn the spread of continuous actions too, by maximum likelihood; else the squared error is minimized."""
-        state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
+        state_encoder: StateEncoder | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
     @dataclass(frozen=True)
@@ -65,41 +56,39 @@ class BC(BatchRLAlgo[TransitionBatch]):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        seen, width = spec.encoder_space(), config.width
-        self.normalizer = Normalizer(seen.shape)
-        self.net = trunk(*features(config.state_encoder, seen, width), width, config.layers, config.dropout)
-        self.head = action_head(width, spec.action_space, config.tanh, config.gaussian)
+        space, dims = spec.encoder_space(), config.hidden_dims
+        self.normalizer = Normalizer(space.shape)
+        features = trunk(space, config.state_encoder, dims, config.dropout)
+        head = action_head(dims[-1], spec.action_space, config.tanh, config.gaussian)
+        self.actor = nn.Sequential(features, head)
+        self.stochastic = head.stochastic
         self.clip = config.clip
-        self.optimizers["model"] = torch.optim.AdamW(
-            self.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
+        self.optimizers["actor"] = torch.optim.AdamW(
+            self.actor.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
         )
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
+        super().prepare(episodes, total_steps)
         if self.config.normalize:
             self.normalizer.fit(episodes)
-        self.schedulers["model"] = warmup_cosine(
-            self.optimizers["model"], self.config.warmup, total_steps, self.config.final_lr
+        self.schedulers["actor"] = warmup_cosine(
+            self.optimizers["actor"], self.config.warmup, total_steps, self.config.final_lr
         )
 
     def dataset(self, episodes: Episodes) -> Transitions:
         return Transitions(episodes.top(self.config.keep_top))
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Raw (B, *S) -> (B, A) scaled actions, or (B, n) logits."""
-        return self.head(self.net(self.normalizer(observations)))
+    def forward(self, observations: Tensor) -> Distribution:
+        """Raw (B, *S) -> a distribution over scaled actions."""
+        return self.actor(self.normalizer(observations))
 
-    def update(self, batch: TransitionBatch) -> dict[str, Tensor]:
-        loss = self.head.loss(self(batch.observations), batch.actions).mean()
-        self.minimize("model", loss)
-        return {"loss": loss.detach()}
-
-    def predict(self, batch: TransitionBatch) -> Tensor:
-        """(B, A) | (B,) raw greedy actions."""
-        with self.evaluating():
-            return self.head.actions(self(batch.observations))
+    def update(self, batch: TransitionBatch, step: int) -> dict[str, Tensor]:
+        loss = -self(batch.observations).log_prob(self.scaler(batch.actions)).mean()
+        self.minimize("actor", loss)
+        return {"actor/loss": loss.detach()}
 
     def policy(self, options: Sequence[PolicyConfig]) -> Policy:
-        return ActorPolicy(self, self, self.head, options)
+        return ActorPolicy(self, options)
 
 
 @hookimpl

@@ -1,32 +1,27 @@
-"""DQN on fixed data, with double Q-learning and dueling networks as options: the plain offline baseline.
+"""DQN on fixed data, and conservative Q-learning for discrete actions, which is the same with a remedy.
 
     minimize  E [ huber(r + gamma Q'(s', argmax_b Q(s', b)) - Q(s, a)) ]
+              + conservative_weight E_s [ log sum_b exp Q(s, b) - Q(s, a) ]
 
-Mnih et al. 2015; double: van Hasselt et al. 2016, equation 4; dueling: Wang et al. 2016, equation 9. Nothing keeps it
-from valuing actions that the data does not hold: discrete_cql is the same with the remedy.
+`dqn` is the plain offline baseline (Mnih et al. 2015; double: van Hasselt et al. 2016, equation 4; dueling: Wang et al.
+2016, equation 9): nothing keeps it from valuing actions that the data does not hold. `discrete_cql` adds the second
+term (Kumar et al. 2020, equation 4), whose sum is exact here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor
 
-from rlalgo.config import Count, Fraction, Positive
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import TransitionBatch, Transitions
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.policy import Policy
-from rlalgo.core.spec import DataSpec
-from rlalgo.encoders import features
-from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import ActorPolicy, DiscreteCritics, Normalizer, Target
-from rlalgo.registry import Choice, Kind
+from rlalgo import BatchRLAlgo, DataSpec, Episodes, Policy, TransitionBatch, Transitions, hookimpl
+from rlalgo.config import Fraction, HiddenDims, NonNegative, Positive, StateEncoder
+from rlalgo.nets import ActorPolicy, Categorical, DiscreteCritics, Normalizer, Target
 
 
 class DQN(BatchRLAlgo[TransitionBatch]):
@@ -35,10 +30,10 @@ class DQN(BatchRLAlgo[TransitionBatch]):
 
     @dataclass(frozen=True)
     class Config:
-        width: Count = 256
-        """Units of every hidden layer."""
-        layers: Count = 2
-        """Hidden layers."""
+        conservative_weight: NonNegative = 0.0
+        """Weight of the conservative term (1 or 4 for Atari in CQL's appendix F); 0 leaves it out."""
+        hidden_dims: HiddenDims = (256, 256)
+        """Units of each hidden layer."""
         lr: Positive = 3e-4
         """Adam's learning rate."""
         gamma: Fraction = 0.99
@@ -51,29 +46,33 @@ class DQN(BatchRLAlgo[TransitionBatch]):
         """State value and advantages in streams of their own."""
         normalize: bool = True
         """Normalize vector observations by the data's mean and standard deviation."""
-        state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
+        state_encoder: StateEncoder | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        seen, width = spec.encoder_space(), config.width
         assert isinstance(spec.action_space, spaces.Discrete)
-        self.normalizer = Normalizer(seen.shape)
-        inputs = features(config.state_encoder, seen, width)
-        self.critic = DiscreteCritics(*inputs, int(spec.action_space.n), 1, width, config.layers, config.dueling)
+        space, n = spec.encoder_space(), int(spec.action_space.n)
+        self.normalizer = Normalizer(space.shape)
+        self.critic = DiscreteCritics(space, config.state_encoder, config.hidden_dims, n, 1, config.dueling)
         self.target_critic = Target(self.critic)
         self.optimizers["critic"] = torch.optim.Adam(self.critic.parameters(), config.lr, fused=True)
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
+        super().prepare(episodes, total_steps)
         if self.config.normalize:
             self.normalizer.fit(episodes)
 
     def dataset(self, episodes: Episodes) -> Transitions:
         return Transitions(episodes)
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Raw (B, *S) -> (B, n) action values."""
+    def values(self, observations: Tensor) -> Tensor:
+        """Raw (B, *S) -> (B, n), the value of every action."""
         return self.critic(self.normalizer(observations))[0]
+
+    def forward(self, observations: Tensor) -> Categorical:
+        """Raw (B, *S) -> the policy, whose likeliest action is the one of the largest value."""
+        return Categorical(self.values(observations))
 
     def targets(self, batch: TransitionBatch) -> Tensor:
         """(B,) r + gamma times the value of the best next action, without it where s' is terminal."""
@@ -84,23 +83,24 @@ class DQN(BatchRLAlgo[TransitionBatch]):
             value = values.gather(1, best).squeeze(1)  # (B,)
         return batch.rewards + self.config.gamma * (1 - batch.terminals) * value
 
-    def update(self, batch: TransitionBatch) -> dict[str, Tensor]:
-        values = self(batch.observations)  # (B, n)
+    def update(self, batch: TransitionBatch, step: int) -> dict[str, Tensor]:
+        values = self.values(batch.observations)  # (B, n)
         q = values.gather(1, batch.actions.unsqueeze(1)).squeeze(1)  # (B,)
-        loss = F.huber_loss(q, self.targets(batch))
+        loss = error = F.huber_loss(q, self.targets(batch))
+        metrics = {"critic/loss": error.detach(), "critic/q_mean": q.detach().mean()}
+        if self.config.conservative_weight:
+            gap = (values.logsumexp(-1) - q).mean()
+            loss = error + self.config.conservative_weight * gap
+            metrics["critic/gap"] = gap.detach()
         self.minimize("critic", loss)
         self.target_critic.follow(self.config.tau)
-        return {"critic/loss": loss.detach(), "critic/q_mean": q.detach().mean()}
-
-    def predict(self, batch: TransitionBatch) -> Tensor:
-        """(B,) greedy actions."""
-        with self.evaluating():
-            return self.critic.actions(self(batch.observations))
+        return metrics
 
     def policy(self, options: Sequence[Any]) -> Policy:
-        return ActorPolicy(self, self, self.critic, options)
+        return ActorPolicy(self, options)
 
 
 @hookimpl
 def rlalgo_register_algos(register: Any) -> None:
     register(DQN)
+    register(DQN, "discrete_cql", conservative_weight=1.0)

@@ -12,23 +12,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlalgo.config import Count, Fraction, NonNegative, Positive
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import TransitionBatch, Transitions
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.policy import Policy
-from rlalgo.core.spec import DataSpec
-from rlalgo.encoders import features
-from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import Actor, ActorPolicy, Critics, Normalizer, SquashedGaussianHead, Target, bounded_box, trunk
-from rlalgo.registry import Choice, Kind
+from rlalgo import BatchRLAlgo, DataSpec, Episodes, Policy, TransitionBatch, Transitions, hookimpl
+from rlalgo.config import Count, Fraction, HiddenDims, NonNegative, Positive, StateEncoder
+from rlalgo.nets import (
+    ActorPolicy,
+    Critics,
+    Normalizer,
+    SquashedGaussian,
+    SquashedGaussianHead,
+    Target,
+    bounded_box,
+    trunk,
+)
 
 
 class EDAC(BatchRLAlgo[TransitionBatch]):
@@ -37,14 +39,12 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
 
     @dataclass(frozen=True)
     class Config:
-        critics: Count = 10
-        """N, the size of the ensemble (10 to 50 in the paper)."""
+        n_critics: Count = 10
+        """N, the size of the ensemble (EDAC 10 to 50; SAC-N 10 for halfcheetah to 500 for hopper in the paper)."""
         diversity: NonNegative = 1.0
-        """eta, the weight of the gradients' likeness; 0 is SAC-N (0, 1 or 5 in the paper)."""
-        width: Count = 256
-        """Units of every hidden layer."""
-        layers: Count = 3
-        """Hidden layers of actor and critics."""
+        """eta, the weight of the cosine between the critics' gradients; 0 is SAC-N (0, 1 or 5 in the paper)."""
+        hidden_dims: HiddenDims = (256, 256, 256)
+        """Units of each hidden layer of actor and critics."""
         actor_lr: Positive = 3e-4
         """Adam's learning rate for the actor."""
         critic_lr: Positive = 3e-4
@@ -59,12 +59,12 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
         """Share by which the target critics move to the trained ones at each update."""
         normalize: bool = False
         """Normalize vector observations by the data's mean and standard deviation."""
-        state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
+        state_encoder: StateEncoder | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
         def __post_init__(self) -> None:
-            if self.diversity and self.critics < 2:
-                raise ValueError("diversity needs two critics or more; set critics: 10, or diversity: 0")
+            if self.diversity and self.n_critics < 2:
+                raise ValueError("diversity needs two critics or more; set n_critics: 10, or diversity: 0")
 
     @dataclass(frozen=True)
     class PolicyConfig:
@@ -73,16 +73,12 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        seen, width, layers = spec.encoder_space(), config.width, config.layers
-        space = bounded_box(spec.action_space, self.name)
-        self.A = space.shape[0]
-
-        def see() -> tuple[nn.Module, int]:
-            return features(config.state_encoder, seen, width)
-
-        self.normalizer = Normalizer(seen.shape)
-        self.actor = Actor(trunk(*see(), width, layers), SquashedGaussianHead(width, space))
-        self.critics = Critics(*see(), self.A, config.critics, width, layers)
+        space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
+        actions = bounded_box(spec.action_space, self.name)
+        self.A = actions.shape[0]
+        self.normalizer = Normalizer(space.shape)
+        self.actor = nn.Sequential(trunk(space, encoder, dims), SquashedGaussianHead(dims[-1], actions))
+        self.critics = Critics(space, encoder, dims, self.A, config.n_critics)
         self.target_critics = Target(self.critics)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         self.optimizers["actor"] = torch.optim.Adam(self.actor.parameters(), config.actor_lr, fused=True)
@@ -90,25 +86,26 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
         self.optimizers["temperature"] = torch.optim.Adam([self.log_temperature], config.temperature_lr, fused=True)
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
+        super().prepare(episodes, total_steps)
         if self.config.normalize:
             self.normalizer.fit(episodes)
 
     def dataset(self, episodes: Episodes) -> Transitions:
         return Transitions(episodes)
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Raw (B, *S) -> (B, 2A) mean and log standard deviation before the tanh."""
+    def forward(self, observations: Tensor) -> SquashedGaussian:
+        """Raw (B, *S) -> a distribution over scaled actions (B, A)."""
         return self.actor(self.normalizer(observations))
 
     def targets(self, batch: TransitionBatch) -> Tensor:
         """(B,) the soft target above, without its second term where s' is terminal."""
         after = self.normalizer(batch.next_observations)
         with torch.no_grad():
-            action, log_prob = self.actor.head.sample(self.actor(after))  # (B, A), (B,)
+            action, log_prob = self.actor(after).sample_with_log_prob()  # (B, A), (B,)
             value = self.target_critics(after, action).amin(0) - self.log_temperature.exp() * log_prob  # (B,)
         return batch.rewards + self.config.gamma * (1 - batch.terminals) * value
 
-    def likeness(self, q: Tensor, actions: Tensor) -> Tensor:
+    def gradient_cosine(self, q: Tensor, actions: Tensor) -> Tensor:
         """Mean over the batch of sum_{i != j} cos(grad_a Q_i, grad_a Q_j) / (N - 1).
 
         Args:
@@ -121,59 +118,42 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
         together = slopes.sum(0).square().sum(-1) - slopes.square().sum((0, 2))  # (B,)
         return together.mean() / (len(q) - 1)
 
-    def update(self, batch: TransitionBatch) -> dict[str, Tensor]:
+    def update(self, batch: TransitionBatch, step: int) -> dict[str, Tensor]:
         config = self.config
-        states, actions = self.normalizer(batch.observations), self.actor.head.scale(batch.actions)
+        states, actions = self.normalizer(batch.observations), self.scaler(batch.actions)
         target = self.targets(batch)  # (B,)
+        metrics = dict[str, Tensor]()
         if config.diversity:
-            each = actions.expand(config.critics, -1, -1).clone().requires_grad_()  # (N, B, A)
+            each = actions.expand(config.n_critics, -1, -1).clone().requires_grad_()  # (N, B, A)
             q = self.critics.each(states, each)  # (N, B)
-            likeness = self.likeness(q, each)
+            cosine = self.gradient_cosine(q, each)
+            metrics["critic/gradient_cosine"] = cosine.detach()
         else:
-            q, likeness = self.critics(states, actions), torch.zeros_like(target[0])
+            q, cosine = self.critics(states, actions), target.new_zeros(())
         error = (q - target).square().mean(1).sum()
-        self.minimize("critic", error + config.diversity * likeness)
+        self.minimize("critic", error + config.diversity * cosine)
 
-        chosen, log_prob = self.actor.head.sample(self.actor(states))  # (B, A), (B,)
+        chosen, log_prob = self.actor(states).sample_with_log_prob()  # (B, A), (B,)
         temperature = self.log_temperature.detach().exp()
         actor_loss = (temperature * log_prob - self.critics(states, chosen).amin(0)).mean()
         self.minimize("actor", actor_loss)
         # Entropy is kept at -A (SAC, section 5).
         self.minimize("temperature", -self.log_temperature * (log_prob.detach().mean() - self.A))
         self.target_critics.follow(config.tau)
-        return {
+        return metrics | {
             "critic/loss": error.detach(),
             "critic/q_mean": q.detach().mean(),
             "critic/q_spread": q.detach().std(0, correction=0).mean(),
-            "critic/likeness": likeness.detach(),
             "actor/loss": actor_loss.detach(),
             "actor/entropy": -log_prob.detach().mean(),
             "actor/temperature": temperature,
         }
 
-    def predict(self, batch: TransitionBatch) -> Tensor:
-        """(B, A) raw actions, tanh of the mean."""
-        with self.evaluating():
-            return self.actor.head.actions(self(batch.observations))
-
     def policy(self, options: Sequence[PolicyConfig]) -> Policy:
-        return ActorPolicy(self, self, self.actor.head, options)
-
-
-class SACN(EDAC):
-    """SAC-N: pessimism by the least of many critics, without EDAC's diversity (An et al. 2021, section 3)."""
-
-    name: ClassVar[str] = "sac_n"
-
-    @dataclass(frozen=True)
-    class Config(EDAC.Config):
-        critics: Count = 20
-        """N, the size of the ensemble (10 for halfcheetah to 500 for hopper in the paper)."""
-        diversity: NonNegative = 0.0
-        """0 is what makes it SAC-N; more is EDAC."""
+        return ActorPolicy(self, options)
 
 
 @hookimpl
 def rlalgo_register_algos(register: Any) -> None:
     register(EDAC)
-    register(SACN)
+    register(EDAC, "sac_n", n_critics=20, diversity=0.0)

@@ -11,23 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlalgo.config import Count, Fraction, NonNegative, Positive
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import Dataset, Transitions
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.policy import Policy
-from rlalgo.core.spec import DataSpec
-from rlalgo.encoders import features
+from rlalgo import BatchRLAlgo, Dataset, DataSpec, Episodes, Policy, Transitions, hookimpl
+from rlalgo.config import Count, Fraction, HiddenDims, NonNegative, Positive, StateEncoder
 from rlalgo.errors import DataError
-from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import Actor, ActorPolicy, BoxHead, Counter, Critics, Normalizer, Target, bounded_box, trunk
-from rlalgo.registry import Choice, Kind
+from rlalgo.nets import (
+    ActorPolicy,
+    Critics,
+    Deterministic,
+    DeterministicHead,
+    Normalizer,
+    Target,
+    bounded_box,
+    trunk,
+)
 
 
 class PairBatch(NamedTuple):
@@ -79,10 +81,8 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
 
     @dataclass(frozen=True)
     class Config:
-        width: Count = 256
-        """Units of every hidden layer."""
-        layers: Count = 3
-        """Hidden layers of actor and critics."""
+        hidden_dims: HiddenDims = (256, 256, 256)
+        """Units of each hidden layer of actor and critics."""
         actor_lr: Positive = 1e-3
         """Adam's learning rate for the actor."""
         critic_lr: Positive = 1e-3
@@ -92,97 +92,83 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
         tau: Fraction = 0.005
         """Share by which the target networks move to the trained ones, at each update of the actor."""
         actor_penalty: NonNegative = 0.01
-        """beta_a, of the actor's distance from the data."""
+        """beta_a, the weight of the actor's distance from the data."""
         critic_penalty: NonNegative = 0.01
-        """beta_c, of the target action's distance from the data."""
+        """beta_c, the weight of the target action's distance from the data."""
         critic_norm: bool = True
         """Layer normalization in the critics."""
         actor_norm: bool = False
         """Layer normalization in the actor."""
-        actor_every: Count = 2
-        """Updates of the critics for one of the actor."""
-        target_noise: NonNegative = 0.2
+        policy_freq: Count = 2
+        """Updates of the critics for each update of the actor."""
+        policy_noise: NonNegative = 0.2
         """Standard deviation of the noise on target actions, in units of half the action range."""
         noise_clip: NonNegative = 0.5
-        """Largest such noise."""
+        """Largest noise on target actions, in the same units."""
         normalize: bool = False
         """Normalize vector observations by the data's mean and standard deviation."""
-        state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
+        state_encoder: StateEncoder | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        seen, width, layers = spec.encoder_space(), config.width, config.layers
-        space = bounded_box(spec.action_space, self.name)
-
-        def see() -> tuple[nn.Module, int]:
-            return features(config.state_encoder, seen, width)
-
-        self.normalizer = Normalizer(seen.shape)
-        self.actor = Actor(trunk(*see(), width, layers, layer_norm=config.actor_norm), BoxHead(width, space))
-        self.critics = Critics(*see(), space.shape[0], 2, width, layers, config.critic_norm)
+        space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
+        actions = bounded_box(spec.action_space, self.name)
+        self.normalizer = Normalizer(space.shape)
+        features = trunk(space, encoder, dims, layer_norm=config.actor_norm)
+        self.actor = nn.Sequential(features, DeterministicHead(dims[-1], actions))
+        self.critics = Critics(space, encoder, dims, actions.shape[0], 2, config.critic_norm)
         self.target_actor, self.target_critics = Target(self.actor), Target(self.critics)
         self.optimizers["actor"] = torch.optim.Adam(self.actor.parameters(), config.actor_lr, fused=True)
         self.optimizers["critic"] = torch.optim.Adam(self.critics.parameters(), config.critic_lr, fused=True)
-        self.updates = Counter()
-        self.actor_metrics: Tensor  # (2,) of the actor's last update: loss, squared distance
-        self.register_buffer("actor_metrics", torch.zeros(2))
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
+        super().prepare(episodes, total_steps)
         if self.config.normalize:
             self.normalizer.fit(episodes)
 
     def dataset(self, episodes: Episodes) -> Pairs:
         return Pairs(episodes)
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Raw (B, *S) -> (B, A) scaled actions."""
+    def forward(self, observations: Tensor) -> Deterministic:
+        """Raw (B, *S) -> scaled actions (B, A)."""
         return self.actor(self.normalizer(observations))
 
     def targets(self, batch: PairBatch) -> Tensor:
         """(B,) r + gamma (min_i Q'_i(s', b) - beta_c |b - a'|^2), b = pi'(s') + noise; r alone where terminal."""
         config, after = self.config, self.normalizer(batch.next_observations)
         with torch.no_grad():
-            action = self.target_actor(after)  # (B, A)
-            noise = (torch.randn_like(action) * config.target_noise).clamp_(-config.noise_clip, config.noise_clip)
+            action = self.target_actor(after).mode()  # (B, A)
+            noise = (torch.randn_like(action) * config.policy_noise).clamp_(-config.noise_clip, config.noise_clip)
             action = (action + noise).clamp_(-1, 1)
-            distance = (action - self.actor.head.scale(batch.next_actions)).square().sum(-1)  # (B,)
+            distance = (action - self.scaler(batch.next_actions)).square().sum(-1)  # (B,)
             value = self.target_critics(after, action).amin(0) - config.critic_penalty * distance  # (B,)
         return batch.rewards + config.gamma * (1 - batch.terminals) * value
 
     def actor_loss(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Normalized (B, *S) and scaled (B, A) -> the loss and the squared distance in it."""
-        chosen = self.actor(states)  # (B, A)
+        chosen = self.actor(states).mode()  # (B, A)
         value = self.critics(states, chosen).amin(0)  # (B,)
         distance = (chosen - actions).square().sum(-1).mean()
         scale = value.detach().abs().mean().clamp(min=1e-6)
         return self.config.actor_penalty * distance - value.mean() / scale, distance
 
-    def update(self, batch: PairBatch) -> dict[str, Tensor]:
-        states, actions = self.normalizer(batch.observations), self.actor.head.scale(batch.actions)
+    def update(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
+        states, actions = self.normalizer(batch.observations), self.scaler(batch.actions)
         q = self.critics(states, actions)  # (2, B)
         critic_loss = (q - self.targets(batch)).square().mean(1).sum()
         self.minimize("critic", critic_loss)
-        if self.updates.step() % self.config.actor_every == 0:
+        metrics = {"critic/loss": critic_loss.detach(), "critic/q_mean": q.detach().mean()}
+        if step % self.config.policy_freq == 0:
             loss, distance = self.actor_loss(states, actions)
             self.minimize("actor", loss)
             self.target_actor.follow(self.config.tau)
             self.target_critics.follow(self.config.tau)
-            self.actor_metrics = torch.stack([loss.detach(), distance.detach()])
-        return {
-            "critic/loss": critic_loss.detach(),
-            "critic/q_mean": q.detach().mean(),
-            "actor/loss": self.actor_metrics[0],
-            "actor/distance": self.actor_metrics[1],
-        }
-
-    def predict(self, batch: Any) -> Tensor:
-        """(B, A) raw actions."""
-        with self.evaluating():
-            return self.actor.head.actions(self(batch.observations))
+            metrics |= {"actor/loss": loss.detach(), "actor/distance": distance.detach()}
+        return metrics
 
     def policy(self, options: Sequence[Any]) -> Policy:
-        return ActorPolicy(self, self, self.actor.head, options)
+        return ActorPolicy(self, options)
 
 
 @hookimpl

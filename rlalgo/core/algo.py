@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from rlalgo.core.dataset import Dataset
 from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Policy
+from rlalgo.core.scaler import ActionScaler
 from rlalgo.core.spec import DataSpec
 
 B = TypeVar("B")
@@ -33,7 +34,11 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
 
     The life of one: `__init__`, then `prepare` once on the training data, then `update` on batches of
     `dataset(episodes)`, and `policy` whenever somebody wants to play. Raw data in, raw actions out: whatever
-    normalizes is a buffer in here and is saved with the weights.
+    normalizes is a buffer in here and is saved with the weights. Inside, actions are scaled: `scaler` stands at
+    the border, and nothing else knows the environment's units.
+
+    `forward` of an algorithm that acts on the present observation alone maps raw observations (B, *S) to a
+    distribution over scaled actions (`rlalgo.nets.heads`); `predict` and `ActorPolicy` need no more.
     """
 
     name: ClassVar[str]
@@ -43,17 +48,21 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
 
     clip: float | None = None
     """Largest gradient norm that `minimize` lets through; None for no limit."""
+    stochastic: bool = True
+    """Whether the policy has anything to sample."""
     gradient_hook: Callable[[str], None] | None = None
     """Called with the optimizer's name between backward and clipping (averaging over devices, logging)."""
 
     def __init__(self, spec: DataSpec, config: Any) -> None:
         super().__init__()
-        if not isinstance(spec.action_space, self.action_spaces):
-            raise TypeError(f"{self.name} needs {needed(type(self))}, got {spec.action_space}")
+        if message := misfit(type(self), spec.action_space):
+            raise TypeError(message)
         self.spec = spec
         self.config = config
+        self.scaler = ActionScaler(spec.action_space)
         self.optimizers: dict[str, Optimizer] = {}
         self.schedulers: dict[str, LRScheduler] = {}
+        self.prepared = False
 
     @property
     def device(self) -> torch.device:
@@ -61,27 +70,42 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
         return next(self.parameters()).device
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
-        """Once, before fitting: normalizers from the data, schedules from the number of updates."""
+        """Once, before fitting: normalizers from the data, schedules from the number of updates.
+
+        An algorithm with any of these extends this method and calls it: `super().prepare(episodes, total_steps)`.
+        """
+        self.prepared = True
 
     @abstractmethod
     def dataset(self, episodes: Episodes) -> Dataset[B]:
         """The items that `update` trains on."""
 
     @abstractmethod
-    def update(self, batch: B) -> dict[str, Tensor]:
-        """One training step. Returns detached 0-d tensors, the same keys at every step."""
+    def update(self, batch: B, step: int) -> dict[str, Tensor]:
+        """One training step, the `step`-th, 1 at the first.
+
+        Returns detached 0-d tensors by name. One that this step has nothing new for is left out.
+        """
 
     @abstractmethod
     def policy(self, options: Sequence[Any]) -> Policy:
         """A policy with one row for each of the options (instances of `PolicyConfig`)."""
 
-    @abstractmethod
     def predict(self, batch: B) -> Tensor:
-        """The policy's actions for a batch of the data, raw, in eval mode and without gradients."""
+        """The policy's likeliest actions for a batch of the data, raw, in eval mode and without gradients."""
+        with self.evaluating():
+            return self.scaler.inverse(self(batch.observations).mode())  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's. What `prepare` finds in the data comes with the weights."""
+        result = super().load_state_dict(state_dict, strict, assign)
+        self.prepared = True
+        return result
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Eval mode without gradients, for acting and predicting; restores the mode on leaving."""
+        self._refuse_unprepared()
         training = self.training
         if training:  # setting the mode walks every module, which costs as much as a small forward pass
             self.eval()
@@ -92,28 +116,38 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
             if training:
                 self.train()
 
-    def minimize(self, name: str, loss: Tensor | Iterable[Tensor]) -> None:
-        """One step of optimizer `name` down `loss`: zero, backward, gradient hook, clip, step, schedule.
+    def minimize(self, name: str, loss: Tensor) -> None:
+        """One step of optimizer `name` down `loss` (0-d): zero, backward, gradient hook, clip, step, schedule.
 
         Only the optimizer's own parameters get gradients, so that an actor's loss costs none for the critics in it.
-
-        Args:
-            name: of the optimizer.
-            loss: a scalar, or several that add up to it, each of which is let go before the next is asked for.
         """
-        optimizer = self.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = self.parameters_of(name)
         for p in parameters:
             p.grad = None
-        for part in [loss] if isinstance(loss, Tensor) else loss:
-            part.backward(inputs=parameters)
+        loss.backward(inputs=parameters)
+        self.step(name)
+
+    def parameters_of(self, name: str) -> list[nn.Parameter]:
+        """What optimizer `name` trains."""
+        return [p for group in self.optimizers[name].param_groups for p in group["params"]]
+
+    def step(self, name: str) -> None:
+        """The rest of `minimize`, for an algorithm that gathers the gradients itself: hook, clip, step, schedule."""
+        self._refuse_unprepared()
         if self.gradient_hook is not None:
             self.gradient_hook(name)
         if self.clip is not None:
-            nn.utils.clip_grad_norm_(parameters, self.clip)
-        optimizer.step()
+            nn.utils.clip_grad_norm_(self.parameters_of(name), self.clip)
+        self.optimizers[name].step()
         if name in self.schedulers:
             self.schedulers[name].step()
+
+    def _refuse_unprepared(self) -> None:
+        if not self.prepared:
+            raise RuntimeError(
+                f"{self.name} is not prepared: call prepare(episodes, total_steps) before it is trained or plays, "
+                "or load weights (an algorithm's own prepare calls super().prepare)"
+            )
 
 
 def supports(algo: type[BatchRLAlgo], space: gymnasium.Space) -> bool:
@@ -121,6 +155,9 @@ def supports(algo: type[BatchRLAlgo], space: gymnasium.Space) -> bool:
     return isinstance(space, algo.action_spaces)
 
 
-def needed(algo: type[BatchRLAlgo]) -> str:
-    """What `supports` asks for, in words: `a Box or Discrete action space`."""
-    return f"a {' or '.join(space.__name__ for space in algo.action_spaces)} action space"
+def misfit(algo: type[BatchRLAlgo], space: gymnasium.Space, name: str = "", label: str = "the data") -> str | None:
+    """Why the algorithm (by this name, else its own) cannot act in the action space of `label`; None if it can."""
+    if supports(algo, space):
+        return None
+    needed = " or ".join(kind.__name__ for kind in algo.action_spaces)
+    return f"{name or algo.name} needs a {needed} action space; {label} has {space}"

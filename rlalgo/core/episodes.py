@@ -55,6 +55,13 @@ class Episodes:
         """E, the number of episodes."""
         return len(self.starts) - 1
 
+    def __repr__(self) -> str:
+        columns = (("observations", self.observations), ("actions", self.actions))
+        parts = [f"{name} {tuple(x.shape[1:])} {str(x.dtype).removeprefix('torch.')}" for name, x in columns]
+        returns = self.returns()
+        span = f", returns {returns.min():.6g} to {returns.max():.6g}" if len(self) else ""
+        return f"Episodes({len(self):,} episodes, {self.steps:,} steps, {', '.join(parts)}{span})"
+
     @property
     def steps(self) -> int:
         """N, the number of steps."""

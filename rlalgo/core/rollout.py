@@ -1,9 +1,14 @@
-"""rollout: a policy plays its own list of environments in lockstep and the result is Episodes again."""
+"""rollout: a policy plays its own list of environments in lockstep and the result is Episodes again.
+
+`traces` is the one player. `rollout` stacks what it played for whoever trains or evaluates; who records, films or
+searches takes its traces as they come.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import gymnasium
@@ -14,6 +19,93 @@ from torch import Tensor
 from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Policy
 from rlalgo.core.spec import DataSpec
+
+
+@dataclass
+class Trace:
+    """One episode as it was played, in the types that the environment gave it."""
+
+    row: int
+    """Which environment."""
+    seed: int
+    """What the environment was reset with."""
+    observations: list[Any]
+    """T+1 raw observations; only the last one if they are not kept."""
+    actions: list[np.ndarray] = field(default_factory=list)
+    """T actions, (A,) or ()."""
+    rewards: list[float] = field(default_factory=list)
+    """T rewards."""
+    terminated: bool = False
+    truncated: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the last observation was the episode's last."""
+        return self.terminated or self.truncated
+
+    @property
+    def ret(self) -> float:
+        """Undiscounted return."""
+        return sum(self.rewards)
+
+
+def traces(
+    policy: Policy, envs: Sequence[gymnasium.Env], seeds: Sequence[Iterable[int]], keep_observations: bool = True
+) -> Iterator[Trace]:
+    """Plays rows side by side, all of them in one `act` per step, and yields a trace at each of its observations.
+
+    The trace that is yielded grows until it is `over`. Finished rows leave the batch.
+
+    Args:
+        policy: one row per environment. Where observations are no arrays (Dict, Tuple or Discrete spaces), `act` gets
+            the list of them.
+        envs: only `reset`, `step` and `action_space` are used.
+        seeds: for each row the seeds of its episodes, each taken when its episode begins.
+        keep_observations: False keeps but the last observation of a trace.
+    """
+    discrete = [isinstance(env.action_space, gymnasium.spaces.Discrete) for env in envs]
+    left = [iter(row) for row in seeds]
+    now: dict[int, Trace] = {}  # row -> the episode it is in
+    free = list(range(len(envs)))
+    while True:
+        started = []
+        for row in free:
+            if (seed := next(left[row], None)) is not None:
+                observation, _ = envs[row].reset(seed=int(seed))  # Gymnasium refuses numpy's integers
+                now[row] = Trace(row, int(seed), [deepcopy(observation)])  # environments may reuse their arrays
+                started.append(row)
+        if started:
+            policy.reset(torch.tensor(started))
+            yield from (now[row] for row in started)
+        if not now:
+            return
+        rows, free = sorted(now), []
+        index = torch.tensor(rows)
+        while not free:  # the rows stay the same until an episode ends
+            actions = policy.act(_batch([now[row].observations[-1] for row in rows]), index).numpy().copy()
+            rewards = []
+            for action, row in zip(actions, rows, strict=True):
+                trace = now[row]
+                given = int(action) if discrete[row] else action.copy()  # environments may overwrite it
+                observation, reward, terminated, truncated, _ = envs[row].step(given)
+                if not keep_observations:
+                    trace.observations.clear()
+                trace.observations.append(deepcopy(observation))
+                trace.actions.append(action)
+                trace.rewards.append(float(reward))
+                rewards.append(trace.rewards[-1])
+                trace.terminated, trace.truncated = bool(terminated), bool(truncated)
+                if trace.over:
+                    free.append(row)
+            policy.observe(torch.tensor(rewards, dtype=torch.float32), index)
+            yield from (now[row] for row in rows)
+        for row in free:
+            del now[row]
+
+
+def episode(policy: Policy, env: gymnasium.Env, seed: int) -> Trace:
+    """One episode of a policy of one row."""
+    return next(trace for trace in traces(policy, [env], [[seed]]) if trace.over)
 
 
 def rollout(
@@ -37,73 +129,33 @@ def rollout(
     Returns:
         Episodes ordered by option, then number. `info` holds `option` (which distinct one), `seed` and every
         number among the options (`target_return`, ...), each of shape (E,).
+
+    Raises:
+        ValueError: the policy's rows are not as many as the environments, or there is nothing to play.
     """
-    n, seed = len(envs), int(seed)  # Gymnasium refuses numpy's integers
+    n, seed = len(envs), int(seed)
     if n != len(policy.options) or n == 0:
         raise ValueError(f"{len(policy.options)} policy rows for {n} environments: give one for each row")
     if episodes < 1:
         raise ValueError(f"episodes must be 1 or more, got {episodes}")
-    asked = distinct(policy.options)
-    group = [asked.index(option) for option in policy.options]
-    quota = []  # per row, the episode numbers still to play, last one first
+    options = distinct(policy.options)
+    group = [options.index(option) for option in policy.options]  # row -> which of the distinct options
+    quotas = []
     for row in range(n):
         rank, size = group[:row].count(group[row]), group.count(group[row])
-        quota.append(list(range(rank, episodes, size))[::-1])
-
+        quotas.append(range(seed + rank, seed + episodes, size))
     spec = _spec_of(envs[0])
-    dtype = spec.observation_space.dtype
-    discrete = isinstance(spec.action_space, gymnasium.spaces.Discrete)
-    record: dict[tuple[int, int], _Trace] = {}
-    now: dict[int, _Trace] = {}  # row -> the episode it is in
-
-    def begin(rows: list[int]) -> None:
-        started = [row for row in rows if quota[row]]
-        for row in started:
-            number = quota[row].pop()
-            observation, _ = envs[row].reset(seed=seed + number)
-            now[row] = record[group[row], number] = _Trace(observation, dtype, keep_observations)
-        if started:
-            policy.reset(torch.tensor(started))
-
-    begin(list(range(n)))
-    while now:
-        rows = sorted(now)
-        index = torch.tensor(rows)
-        observations = torch.from_numpy(np.stack([now[row].observations[-1] for row in rows]))
-        actions = policy.act(observations, index).numpy().copy()  # (m, A) | (m,)
-        rewards = np.zeros(len(rows), np.float32)
-        ended = []
-        for i, row in enumerate(rows):
-            action = int(actions[i]) if discrete else actions[i].copy()
-            observation, reward, terminated, truncated, _ = envs[row].step(action)
-            now[row].add(observation, actions[i], float(reward), bool(terminated), bool(truncated))
-            rewards[i] = reward
-            if terminated or truncated:
-                ended.append(row)
-        policy.observe(torch.from_numpy(rewards), index)
-        for row in ended:
-            del now[row]
-        begin(ended)
-    return _to_episodes(record, asked, spec, seed)
-
-
-class _Trace:
-    """One episode while it is being played. Observations are copied: environments may reuse their arrays."""
-
-    def __init__(self, observation: Any, dtype: Any, keep: bool) -> None:
-        self.dtype, self.keep = dtype, keep
-        self.observations = [np.array(observation, dtype)]
-        self.actions: list[Any] = []
-        self.rewards: list[float] = []
-        self.terminated = self.truncated = False
-
-    def add(self, observation: Any, action: Any, reward: float, terminated: bool, truncated: bool) -> None:
-        if not self.keep:
-            self.observations.clear()
-        self.observations.append(np.array(observation, self.dtype))
-        self.actions.append(action)
-        self.rewards.append(reward)
-        self.terminated, self.truncated = terminated, truncated
+    played = [trace for trace in traces(policy, envs, quotas, keep_observations) if trace.over]
+    played.sort(key=lambda trace: (group[trace.row], trace.seed))
+    info = {
+        "option": torch.tensor([group[trace.row] for trace in played]),
+        "seed": torch.tensor([trace.seed for trace in played]),
+    }
+    for option_field in fields(options[0]) if is_dataclass(options[0]) else ():
+        values = [getattr(option, option_field.name) for option in options]
+        if all(isinstance(value, int | float) for value in values):
+            info[option_field.name] = torch.tensor([float(values[group[trace.row]]) for trace in played])
+    return _stacked(played, spec, info, keep_observations)
 
 
 def distinct(options: Sequence[Any]) -> list[Any]:
@@ -113,6 +165,11 @@ def distinct(options: Sequence[Any]) -> list[Any]:
         if option not in found:
             found.append(option)
     return found
+
+
+def _batch(observations: list[Any]) -> Any:
+    """m observations (*S) -> (m, *S); others stay a list."""
+    return torch.from_numpy(np.stack(observations)) if isinstance(observations[0], np.ndarray) else observations
 
 
 def _spec_of(env: gymnasium.Env) -> DataSpec:
@@ -125,33 +182,24 @@ def _spec_of(env: gymnasium.Env) -> DataSpec:
     )
 
 
-def _to_episodes(record: dict[tuple[int, int], _Trace], asked: list[Any], spec: DataSpec, seed: int) -> Episodes:
-    keys = sorted(record)
-    traces = [record[key] for key in keys]
-    lengths = [len(trace.rewards) for trace in traces]
+def _stacked(played: list[Trace], spec: DataSpec, info: dict[str, Tensor], kept: bool) -> Episodes:
+    """Traces as flat columns, in the precision of the spec."""
+    lengths = [len(trace.rewards) for trace in played]
     starts = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64)
     terminations = torch.zeros(int(starts[-1]), dtype=torch.bool)
     truncations = torch.zeros_like(terminations)
-    terminations[starts[1:] - 1] = torch.tensor([trace.terminated for trace in traces])
-    truncations[starts[1:] - 1] = torch.tensor([trace.truncated for trace in traces])
-    info: dict[str, Tensor] = {
-        "option": torch.tensor([option for option, _ in keys]),
-        "seed": torch.tensor([seed + number for _, number in keys]),
-    }
-    for field in fields(asked[0]) if is_dataclass(asked[0]) else ():
-        values = [getattr(option, field.name) for option in asked]
-        if all(isinstance(value, int | float) for value in values):
-            info[field.name] = torch.tensor([float(values[option]) for option, _ in keys])
-    dtype = torch.int64 if isinstance(spec.action_space, gymnasium.spaces.Discrete) else torch.float32
-    if traces[0].keep:
-        observations = torch.from_numpy(np.stack([o for trace in traces for o in trace.observations]))
+    terminations[starts[1:] - 1] = torch.tensor([trace.terminated for trace in played])
+    truncations[starts[1:] - 1] = torch.tensor([trace.truncated for trace in played])
+    if kept:
+        seen = np.array([o for trace in played for o in trace.observations], spec.observation_space.dtype)
+        observations = torch.from_numpy(seen)
     else:
-        nothing = torch.from_numpy(np.zeros_like(traces[0].observations[0]))
-        observations = nothing.expand(int(starts[-1]) + len(traces), *nothing.shape)
+        nothing = torch.from_numpy(np.zeros(spec.observation_space.shape, spec.observation_space.dtype))
+        observations = nothing.expand(int(starts[-1]) + len(played), *nothing.shape)
     return Episodes(
         observations=observations,
-        actions=torch.from_numpy(np.stack([a for trace in traces for a in trace.actions])).to(dtype),
-        rewards=torch.tensor([r for trace in traces for r in trace.rewards], dtype=torch.float32),
+        actions=torch.from_numpy(np.array([a for trace in played for a in trace.actions], spec.action_space.dtype)),
+        rewards=torch.tensor([r for trace in played for r in trace.rewards], dtype=torch.float32),
         terminations=terminations,
         truncations=truncations,
         starts=starts,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
 
+from rlalgo.core.spaces import as_float32, from_mapping, to_mapping
 from rlalgo.errors import DataError
+
+Returns = TypeVar("Returns", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ class DataSpec:
     def to_mapping(self) -> dict[str, Any]:
         """Plain values only, for YAML; `from_mapping` turns them back."""
         return {
-            "observation_space": _space_to_mapping(self.observation_space),
-            "action_space": _space_to_mapping(self.action_space),
+            "observation_space": to_mapping(self.observation_space),
+            "action_space": to_mapping(self.action_space),
             "frame_stack": self.frame_stack,
             "max_steps": self.max_steps,
             "env_id": self.env_id,
@@ -84,14 +87,20 @@ class DataSpec:
         """The inverse of `to_mapping`."""
         scores = values["ref_scores"]
         return cls(
-            observation_space=_space_from_mapping(values["observation_space"]),
-            action_space=_space_from_mapping(values["action_space"]),
+            observation_space=from_mapping(values["observation_space"]),
+            action_space=from_mapping(values["action_space"]),
             frame_stack=int(values["frame_stack"]),
             max_steps=int(values["max_steps"]),
             env_id=values["env_id"],
             ref_scores=None if scores is None else (float(scores[0]), float(scores[1])),
             preprocess=dict(values["preprocess"]),
         )
+
+
+def normalized_score(returns: Returns, ref_scores: tuple[float, float]) -> Returns:
+    """Returns on the scale from 0 (a random policy) to 100 (an expert), by the reference scores of the two."""
+    random, expert = ref_scores
+    return 100 * (returns - random) / (expert - random)
 
 
 def stack_frames(frames: Any, shape: Sequence[int]) -> Any:
@@ -107,33 +116,4 @@ def _usual_precision(space: spaces.Space) -> spaces.Space:
         return spaces.Discrete(int(space.n), start=int(space.start))
     if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind != "f":
         return space
-    with np.errstate(over="ignore"):  # a bound beyond float32 is no bound
-        return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
-
-
-def _space_to_mapping(space: spaces.Space) -> dict[str, Any]:
-    if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n)}
-    assert isinstance(space, spaces.Box)
-    return {
-        "type": "Box",
-        "low": _bound(space.low),
-        "high": _bound(space.high),
-        "shape": list(space.shape),
-        "dtype": str(space.dtype),
-    }
-
-
-def _bound(values: np.ndarray) -> Any:
-    """One number where all are equal (an image's 0 or 255), else nested lists."""
-    return values.flat[0].item() if (values == values.flat[0]).all() else values.tolist()
-
-
-def _space_from_mapping(values: Mapping[str, Any]) -> spaces.Space:
-    if values["type"] == "Discrete":
-        return spaces.Discrete(int(values["n"]))
-    dtype = np.dtype(values["dtype"])
-    shape = tuple(values["shape"])
-    low = np.broadcast_to(np.asarray(values["low"], dtype), shape)
-    high = np.broadcast_to(np.asarray(values["high"], dtype), shape)
-    return spaces.Box(low.copy(), high.copy(), dtype=dtype.type)
+    return as_float32(space)

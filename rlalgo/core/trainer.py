@@ -19,25 +19,37 @@ class StopTraining(Exception):
 
 
 class Run(Protocol):
-    """What a trainer sees of its run: where it writes, what to call and what to continue from."""
+    """What trainers, callbacks and evaluators see of their run."""
 
     folder: Path
     device: torch.device
     seed: int
+    episodes: Episodes
+    """What is trained on."""
+    held_out: Episodes | None
+    """What is not, for evaluators; None where all is trained on."""
     step: int
     """Updates done so far; after a resume, where to go on."""
-    evaluate_every: int
-    """Updates between evaluations; 0 for one at the end only."""
+    total_steps: int
+    """Updates in all, once training has started."""
     stopped: str | None
     """Why training ended before its time, if it did."""
     stop_signal: str | None
     """Name of a signal that asked for a clean stop (SIGINT, SIGTERM), or None."""
+
+    # For trainers, in the order in which they call:
+
+    def restore(self, algo: BatchRLAlgo) -> dict[str, Any] | None:
+        """On resume: loads weights, optimizers and random states; the trainer's own state, else None."""
 
     def start(self, algo: BatchRLAlgo, total_steps: int) -> None:
         """Tells every callback that training begins or goes on."""
 
     def on_step(self, step: int, metrics: dict[str, Tensor]) -> None:
         """Tells every callback about one update; metrics are 0-d tensors."""
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether there is to be an evaluation after this update: every so many, at the last, never without aim."""
 
     def evaluate(self, algo: BatchRLAlgo, step: int) -> float | None:
         """Plays and measures; tells the callbacks; the score to compare by (higher is better), or None."""
@@ -48,8 +60,13 @@ class Run(Protocol):
     def checkpoint(self, algo: BatchRLAlgo, step: int, state: dict[str, Any]) -> Path:
         """Writes a complete checkpoint, with the trainer's own state, and names it `last`."""
 
-    def restore(self, algo: BatchRLAlgo) -> dict[str, Any] | None:
-        """On resume: loads weights, optimizers and random states; the trainer's own state, else None."""
+    # For callbacks:
+
+    def mark_best(self, path: Path, step: int) -> None:
+        """Names a checkpoint `best`."""
+
+    def seconds(self) -> float:
+        """Wall-clock seconds of training, those before a resume included."""
 
 
 class Trainer(ABC):

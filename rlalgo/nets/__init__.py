@@ -1,36 +1,48 @@
 """Parts that several algorithms share: layers, action heads, critics, actors, schedules."""
 
-from rlalgo.nets.actors import Actor, ActorPolicy, Chooser
-from rlalgo.nets.critics import Critics, DiscreteCritics, Ensemble, Target, expectile_loss
+from rlalgo.nets.actors import ActorPolicy, Chooser
+from rlalgo.nets.critics import Critics, DiscreteCritics, Ensemble, Target, critics_for, expectile_loss
 from rlalgo.nets.heads import (
-    BoxHead,
+    Categorical,
+    Deterministic,
+    DeterministicHead,
     DiscreteHead,
+    Distribution,
+    Gaussian,
     GaussianHead,
+    SquashedGaussian,
     SquashedGaussianHead,
     action_head,
     bounded_box,
 )
-from rlalgo.nets.layers import Normalizer, mlp, trunk
-from rlalgo.nets.optim import Counter, decay_groups, masked_mean, warmup_cosine
+from rlalgo.nets.layers import Flatten, Normalizer, encoder, inputs, mlp, trunk
+from rlalgo.nets.optim import decay_groups, masked_mean, warmup_cosine
 
 __all__ = [
-    "Actor",
     "ActorPolicy",
-    "BoxHead",
+    "Categorical",
     "Chooser",
-    "Counter",
     "Critics",
+    "Deterministic",
+    "DeterministicHead",
     "DiscreteCritics",
     "DiscreteHead",
+    "Distribution",
     "Ensemble",
+    "Flatten",
+    "Gaussian",
     "GaussianHead",
     "Normalizer",
+    "SquashedGaussian",
     "SquashedGaussianHead",
     "Target",
     "action_head",
     "bounded_box",
+    "critics_for",
     "decay_groups",
+    "encoder",
     "expectile_loss",
+    "inputs",
     "masked_mean",
     "mlp",
     "trunk",

@@ -1,69 +1,55 @@
-"""Actors, and the policy that plays one."""
+"""What plays an actor: the policy of every algorithm that acts on the present observation alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.policy import FrameStack, Policy
 
 
 class Chooser:
-    """Turns predictions into raw actions on the CPU; row i samples if `sample[i]`, with its own generator."""
+    """Turns distributions into raw actions on the CPU; row i samples where option i says `sample: true`."""
 
-    def __init__(self, head: Any, sample: Sequence[bool]) -> None:
-        if any(sample) and not head.stochastic:
+    def __init__(self, algo: BatchRLAlgo, options: Sequence[Any]) -> None:
+        self.sample = torch.tensor([getattr(option, "sample", False) for option in options])  # (n,)
+        self.any = bool(self.sample.any())
+        if self.any and not algo.stochastic:
             raise ValueError("sample: true needs a Discrete action space or a Gaussian policy; this one has neither")
-        self.head = head
-        self.sample = torch.tensor(sample)  # (n,)
-        self.any = any(sample)
+        self.scaler = algo.scaler
         self.generator = torch.Generator()
         if self.any:  # seeded from the default generator, which an evaluation forks
             self.generator.manual_seed(int(torch.randint(2**62, ())))
 
-    def __call__(self, prediction: Tensor, rows: Tensor) -> Tensor:
-        """Predictions (m, ...) of rows (m,) -> actions (m, A) | (m,)."""
-        actions = self.head.actions(prediction).cpu()
+    def __call__(self, distribution: Any, rows: Tensor) -> Tensor:
+        """Over scaled actions, for rows (m,) -> raw actions (m, A) | (m,)."""
+        actions = self.scaler.inverse(distribution.mode()).cpu()
         if self.any and (drawn := self.sample[rows]).any():
-            actions[drawn] = self.head.actions(prediction[drawn.to(prediction.device)], self.generator).cpu()
+            sampled = self.scaler.inverse(distribution.sample(self.generator)).cpu()
+            actions[drawn] = sampled[drawn]
         return actions
 
 
-class Actor(nn.Module):
-    """A trunk and the head on it: (B, *S) -> the prediction that the head's `actions`, `sample` and `loss` take."""
-
-    def __init__(self, trunk: nn.Module, head: Any) -> None:
-        super().__init__()
-        self.trunk, self.head = trunk, head
-
-    def forward(self, observations: Tensor) -> Tensor:
-        return self.head(self.trunk(observations))
-
-
 class ActorPolicy(Policy):
-    """Plays what a network predicts from the present observation alone, for n rows.
+    """Plays the distribution that the algorithm's `forward` gives for the present observations of n rows.
 
     Args:
-        algo: whose network it is.
-        predict: stacked raw observations (m, *S) -> what `head.actions` takes.
-        head: turns predictions into raw actions.
-        options: `sample`, where an option has it, draws the action.
+        algo: whose policy it is.
+        options: one for each row; `sample`, where an option has it, draws the action.
     """
 
-    def __init__(
-        self, algo: BatchRLAlgo, predict: Callable[[Tensor], Tensor], head: Any, options: Sequence[Any]
-    ) -> None:
-        self.algo, self.predict, self.options = algo, predict, options
+    def __init__(self, algo: BatchRLAlgo, options: Sequence[Any]) -> None:
+        self.algo, self.options = algo, options
         self.stack = FrameStack(algo.spec, len(options), algo.device)
-        self.chooser = Chooser(head, [getattr(option, "sample", False) for option in options])
+        self.chooser = Chooser(algo, options)
 
     def reset(self, rows: Tensor) -> None:
         self.stack.reset(rows)
 
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
         with self.algo.evaluating():
-            return self.chooser(self.predict(self.stack.push(observations, rows)), rows)
+            return self.chooser(self.algo(self.stack.push(observations, rows)), rows)

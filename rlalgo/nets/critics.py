@@ -6,12 +6,15 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from rlalgo.nets.layers import inputs
+from rlalgo.registry import Choice
 
 
 class Ensemble(nn.Module):
@@ -71,59 +74,91 @@ class Critics(nn.Module):
     """n action values Q_i(s, a) of continuous actions.
 
     Args:
-        features: what turns (B, *S) into (B, size), shared by all members (`rlalgo.encoders.features`).
-        actions: A.
+        space, choice, hidden_dims: as for `trunk`; the encoder is shared by all members.
+        action_dim: A.
+        n: how many.
+        layer_norm: after every ReLU.
     """
 
     def __init__(
-        self, features: nn.Module, size: int, actions: int, n: int, width: int, layers: int, layer_norm: bool = False
+        self,
+        space: spaces.Space,
+        choice: Choice | None,
+        hidden_dims: Sequence[int],
+        action_dim: int,
+        n: int = 2,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.n, self.features = n, features
-        self.members = Ensemble(n, [size + actions] + [width] * layers + [1], layer_norm)
+        self.n = n
+        self.inputs, size = inputs(space, choice, hidden_dims[0])
+        self.members = Ensemble(n, [size + action_dim, *hidden_dims, 1], layer_norm)
 
     def forward(self, observations: Tensor, actions: Tensor, first: int | None = None) -> Tensor:
         """(B, *S) and scaled actions (B, A) -> (n, B); actions (B, M, A) -> (n, B, M). `first`: that many members."""
-        seen = self.features(observations)  # (B, F)
+        x = self.inputs(observations)  # (B, F)
         if actions.dim() == 3:
-            seen = seen.unsqueeze(1).expand(-1, actions.shape[1], -1)  # (B, M, F)
-        x = torch.cat([seen, actions], -1).flatten(0, -2)  # (B or B*M, F+A)
+            x = x.unsqueeze(1).expand(-1, actions.shape[1], -1)  # (B, M, F)
+        x = torch.cat([x, actions], -1).flatten(0, -2)  # (B or B*M, F+A)
         return self.members(x.expand(first or self.n, -1, -1)).view(-1, *actions.shape[:-1])
 
     def each(self, observations: Tensor, actions: Tensor) -> Tensor:
         """(B, *S) and actions of each member's own (n, B, A) -> (n, B)."""
-        seen = self.features(observations).expand(self.n, -1, -1)  # (n, B, F)
-        return self.members(torch.cat([seen, actions], -1)).squeeze(-1)
+        x = self.inputs(observations).expand(self.n, -1, -1)  # (n, B, F)
+        return self.members(torch.cat([x, actions], -1)).squeeze(-1)
 
 
 class DiscreteCritics(nn.Module):
-    """n action values of every discrete action: (B, *S) -> (n, B, actions).
+    """n action values Q_i(s, a) of discrete actions.
 
     Args:
-        features: as for `Critics`.
+        space, choice, hidden_dims: as for `trunk`; the encoder is shared by all members.
+        n_actions: how many actions there are.
+        n: how many members.
         dueling: Q = V + A - mean(A), V and A each with hidden layers of its own (Wang et al. 2016, equation 9).
     """
 
-    stochastic: ClassVar[bool] = False
-
     def __init__(
-        self, features: nn.Module, size: int, actions: int, n: int, width: int, layers: int, dueling: bool = False
+        self,
+        space: spaces.Space,
+        choice: Choice | None,
+        hidden_dims: Sequence[int],
+        n_actions: int,
+        n: int = 2,
+        dueling: bool = False,
     ) -> None:
         super().__init__()
-        self.n, self.features = n, features
-        self.members = Ensemble(n, [size] + [width] * layers + [actions])
-        self.value = Ensemble(n, [size] + [width] * layers + [1]) if dueling else None
+        self.n = n
+        self.inputs, size = inputs(space, choice, hidden_dims[0])
+        self.members = Ensemble(n, [size, *hidden_dims, n_actions])
+        self.value = Ensemble(n, [size, *hidden_dims, 1]) if dueling else None
 
-    def forward(self, observations: Tensor) -> Tensor:
-        x = self.features(observations).expand(self.n, -1, -1)  # (n, B, F)
+    def forward(self, observations: Tensor, actions: Tensor | None = None) -> Tensor:
+        """(B, *S) and actions (B,) int64 -> (n, B); without actions the value of each of them, (n, B, n_actions)."""
+        x = self.inputs(observations).expand(self.n, -1, -1)  # (n, B, F)
         values = self.members(x)
-        if self.value is None:
+        if self.value is not None:
+            values = self.value(x) + values - values.mean(-1, keepdim=True)
+        if actions is None:
             return values
-        return self.value(x) + values - values.mean(-1, keepdim=True)
+        return values.gather(2, actions.expand(self.n, -1).unsqueeze(-1)).squeeze(2)
 
-    def actions(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Values (..., actions) -> (...,) int64 the best."""
-        return values.argmax(-1)
+
+def critics_for(
+    action_space: spaces.Space,
+    space: spaces.Space,
+    choice: Choice | None,
+    hidden_dims: Sequence[int],
+    n: int = 2,
+    dueling: bool = False,
+) -> Critics | DiscreteCritics:
+    """The critics that fit the action space; ValueError for `dueling` where actions are continuous."""
+    if isinstance(action_space, spaces.Discrete):
+        return DiscreteCritics(space, choice, hidden_dims, int(action_space.n), n, dueling)
+    assert isinstance(action_space, spaces.Box)
+    if dueling:
+        raise ValueError(f"dueling is for discrete actions, got {action_space}; set it to false")
+    return Critics(space, choice, hidden_dims, action_space.shape[0], n)
 
 
 class Target(nn.Module):
@@ -135,9 +170,7 @@ class Target(nn.Module):
         # Listed once: walking the modules costs as much as the averaging. Buffers by name, since moving replaces them.
         self._parameters_of = (list(self.copy.parameters()), list(source.parameters()))
         pairs = zip(self.copy.modules(), source.modules(), strict=True)
-        self._buffers_of = [
-            (mine, theirs, name) for mine, theirs in pairs for name, _ in mine.named_buffers(recurse=False)
-        ]
+        self._buffers_of = [(a, b, name) for a, b in pairs for name, _ in a.named_buffers(recurse=False)]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.copy(*inputs)
@@ -146,8 +179,8 @@ class Target(nn.Module):
     def follow(self, tau: float) -> None:
         """copy <- (1 - tau) copy + tau source; statistics kept as buffers are copied."""
         get_ema_multi_avg_fn(1 - tau)(*self._parameters_of, None)
-        for mine, theirs, name in self._buffers_of:
-            getattr(mine, name).copy_(getattr(theirs, name))
+        for a, b, name in self._buffers_of:
+            getattr(a, name).copy_(getattr(b, name))
 
 
 def expectile_loss(u: Tensor, expectile: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Layers: hidden layers, trunks over features, and the normalizer of observations."""
+"""Layers: what comes before a head, and the normalizer of observations."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo.core.episodes import Episodes
 from rlalgo.core.spec import stack_frames
+from rlalgo.plugins import make
+from rlalgo.registry import Choice
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
@@ -22,16 +25,59 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def encoder(choice: Choice, role: str, space: spaces.Space, width: int) -> nn.Module:
+    """The chosen encoder for a role, (..., *shape) -> (..., width); refuses one that cannot play it."""
+    return make("encoder", choice, space, width, role=role)
+
+
+def inputs(space: spaces.Space, choice: Choice | None, width: int) -> tuple[nn.Module, int]:
+    """What hidden layers take in, (B, *S) -> (B, size), and its size.
+
+    Without an encoder this is the observation itself, flattened; else the encoder's output of `width` after a ReLU.
+    """
+    if choice is not None:
+        return nn.Sequential(encoder(choice, "state", space, width), nn.ReLU()), width
+    assert isinstance(space, spaces.Box)
+    return Flatten(space), int(torch.Size(space.shape).numel())
+
+
 def trunk(
-    features: nn.Module, size: int, width: int, layers: int, dropout: float = 0.0, layer_norm: bool = False
+    space: spaces.Space,
+    choice: Choice | None,
+    hidden_dims: Sequence[int],
+    dropout: float = 0.0,
+    layer_norm: bool = False,
 ) -> nn.Sequential:
-    """Features of this size (`rlalgo.encoders.features`), then hidden layers: (B, *S) -> (B, width)."""
-    parts: list[nn.Module] = [features]
-    for i in range(layers):
-        parts += [nn.Linear(width if i else size, width), nn.ReLU(inplace=True)]
-        parts += [nn.LayerNorm(width)] if layer_norm else []
-        parts += [nn.Dropout(dropout)] if dropout else []
-    return nn.Sequential(*parts)
+    """Everything before a head: (B, *S) -> (B, hidden_dims[-1]).
+
+    Args:
+        space: of the stacked observations (`DataSpec.encoder_space`).
+        choice: a state encoder, or None to feed observations in as they are.
+        hidden_dims: units of each hidden layer, with ReLU after it; an encoder's width is the first of them.
+        dropout: after every hidden layer.
+        layer_norm: after every ReLU.
+    """
+    first, size = inputs(space, choice, hidden_dims[0])
+    layers = [first]
+    for a, b in itertools.pairwise([size, *hidden_dims]):
+        layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
+        layers += [nn.LayerNorm(b)] if layer_norm else []
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers)
+
+
+class Flatten(nn.Module):
+    """(..., *shape) -> (..., size) float; integer input (pixels) is scaled to [0, 1] by the space's bound."""
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__()
+        is_float = space.dtype is not None and space.dtype.kind == "f"
+        self.dims = len(space.shape)
+        self.bound = 1.0 if is_float else float(max(abs(space.high).max(), 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(*x.shape[: x.dim() - self.dims], -1)
+        return flat if flat.is_floating_point() else flat.float() / self.bound
 
 
 class Normalizer(nn.Module):
@@ -63,8 +109,8 @@ class Normalizer(nn.Module):
             square += (episodes.observations[part].cpu().double() - mean).square().sum(0)
         std = (square / len(rows)).sqrt()
         std = std.masked_fill(std <= 1e-6 * mean.abs().clamp(min=1), 1) + 1e-6
-        for mine, found in ((self.mean, mean), (self.std, std)):
-            mine.copy_(found if k == 1 else stack_frames(found.expand(k, *shape), shape))
+        for buffer, value in ((self.mean, mean), (self.std, std)):
+            buffer.copy_(value if k == 1 else stack_frames(value.expand(k, *shape), shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., *shape) -> (..., *shape); integer input passes unchanged."""

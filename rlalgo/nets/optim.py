@@ -7,29 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
-
-class Counter(nn.Module):
-    """Counts updates on the host, so that looking costs no device sync; saved with the weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def step(self) -> int:
-        """1 at the first call."""
-        self.count += 1
-        return self.count
-
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.count)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self.count = int(state)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def load_algo(path: Path, catalogue: Catalogue) -> tuple[BatchRLAlgo, Choice]:
         raise CheckpointError(f"{path / 'algo.yaml'} is not a checkpoint's description: {error}") from error
     refuse_missing(recorded, catalogue, str(path))
     entry = catalogue.get("algo", name)
-    config = parse(entry.cls.Config, algo_values, catalogue, str(path / "algo.yaml"))
+    config = parse(entry.Config, algo_values, catalogue, str(path / "algo.yaml"))
     algo = entry.cls(spec, config)
     load_weights(path, algo)
     return algo.eval(), Choice(name, algo_values, entry, config)

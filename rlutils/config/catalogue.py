@@ -11,10 +11,9 @@ from rlalgo import plugins as core_plugins
 from rlalgo.config import to_mapping
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
+from rlutils.config import BUILTINS
 from rlutils.config.overrides import load_mapping, override
 from rlutils.config.settings import DEFAULTS, Settings, to_settings
-
-BUILTINS = ("rlutils.builtin",)
 
 
 @functools.lru_cache(maxsize=8)

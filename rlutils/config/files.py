@@ -45,6 +45,14 @@ def alive(pid: int) -> bool:
     return True
 
 
+def cache_folder() -> Path:
+    """Where what can be made again lies: $RLALGO_CACHE, or rlalgo in the user's cache folder. It may be deleted."""
+    given = os.environ.get("RLALGO_CACHE")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rlalgo"
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON, atomically. NaN is refused: it is not JSON."""
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -13,8 +13,8 @@ from typing import Any
 
 from gymnasium import spaces
 
+from rlalgo.core.spaces import from_mapping
 from rlalgo.errors import DataError
-from rlutils.data.spaces import from_mapping
 
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 

@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from rlalgo.config import Count
 from rlalgo.core.episodes import Episodes
+from rlalgo.core.spaces import to_mapping
 from rlalgo.core.spec import DataSpec
 from rlalgo.errors import DataError
 from rlutils.data.images import Images
@@ -21,7 +22,7 @@ from rlutils.data.mapped import Allocate, fingerprint, map_episodes, worthwhile
 from rlutils.data.minari_disk import Metadata, read_metadata
 from rlutils.data.minari_file import EpisodeFile
 from rlutils.data.minari_remote import require
-from rlutils.data.spaces import needs_flatten, stored_space, to_mapping
+from rlutils.data.spaces import needs_flatten, stored_space
 
 
 class MinariSource:

@@ -13,6 +13,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces import utils as gymnasium_utils
 
+from rlalgo.core.spaces import as_float32, unsized
+
 
 class OutsideSpace(ValueError):
     """A value that its space does not hold; `row` says which one of the batch."""
@@ -41,13 +43,13 @@ def stored_space(space: spaces.Space) -> spaces.Box:
     if needs_flatten(space):
         return flatten_space(space)
     assert isinstance(space, spaces.Box)
-    return space if is_image(space) else _as_float32(space)
+    return space if is_image(space) else as_float32(space)
 
 
 def flatten_space(space: spaces.Space) -> spaces.Box:
     """The float32 Box (D,) that `flatten_batch` maps this space to; TypeError as in `stored_space`."""
     _refuse_unsized(space)
-    return _as_float32(gymnasium_utils.flatten_space(space))  # type: ignore[arg-type]
+    return as_float32(gymnasium_utils.flatten_space(space))  # type: ignore[arg-type]
 
 
 def flatten_batch(space: spaces.Space, batch: Any) -> np.ndarray:
@@ -78,51 +80,6 @@ def flatten_batch(space: spaces.Space, batch: Any) -> np.ndarray:
         return values.reshape(len(values), -1).astype(np.float32)
 
 
-def to_mapping(space: spaces.Space) -> dict[str, Any]:
-    """A space as plain values for YAML, in the words of Minari's metadata; `from_mapping` turns them back."""
-    kind = type(space).__name__
-    if isinstance(space, spaces.Dict):
-        return {"type": kind, "subspaces": {key: to_mapping(part) for key, part in space.spaces.items()}}
-    if isinstance(space, spaces.Tuple):
-        return {"type": kind, "subspaces": [to_mapping(part) for part in space.spaces]}
-    if isinstance(space, spaces.Discrete):
-        return {"type": kind, "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.MultiDiscrete):
-        return {"type": kind, "nvec": space.nvec.tolist(), "start": space.start.tolist()}
-    if isinstance(space, spaces.MultiBinary):
-        n = space.n  # a number or, even for one dimension, a shape: two spaces that differ
-        return {"type": kind, "n": int(n) if isinstance(n, int | np.integer) else list(space.shape)}
-    if isinstance(space, spaces.Box):
-        low, high = _bound(space.low), _bound(space.high)
-        return {"type": kind, "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
-    raise TypeError(_unsized(space))
-
-
-def from_mapping(values: Mapping[str, Any]) -> spaces.Space:
-    """The inverse of `to_mapping`; also reads what Minari writes.
-
-    Raises:
-        TypeError, KeyError, ValueError: these values do not describe a space that `to_mapping` takes.
-    """
-    kind = values["type"]
-    if kind == "Dict":  # from pairs, since Gymnasium sorts the keys of a plain mapping
-        return spaces.Dict([(key, from_mapping(part)) for key, part in values["subspaces"].items()])
-    if kind == "Tuple":
-        return spaces.Tuple([from_mapping(part) for part in values["subspaces"]])
-    if kind == "Discrete":
-        return spaces.Discrete(values["n"], start=values.get("start", 0))
-    if kind == "MultiDiscrete":
-        nvec = np.array(values["nvec"])
-        return spaces.MultiDiscrete(nvec, start=np.array(values.get("start", np.zeros_like(nvec))))
-    if kind == "MultiBinary":
-        return spaces.MultiBinary(values["n"])
-    if kind != "Box":
-        raise TypeError(_unsized(kind))
-    dtype, shape = np.dtype(values["dtype"]), tuple(values["shape"])
-    low, high = (np.broadcast_to(np.asarray(values[end], dtype), shape).copy() for end in ("low", "high"))
-    return spaces.Box(low, high, dtype=dtype.type)
-
-
 def _one_hot(values: np.ndarray, sizes: np.ndarray, space: spaces.Space) -> np.ndarray:
     """values (T, M), column m in 0 .. sizes[m]-1 -> (T, sum of sizes) float32, one block per column."""
     outside = ((values < 0) | (values >= sizes)).any(axis=1)
@@ -135,30 +92,10 @@ def _one_hot(values: np.ndarray, sizes: np.ndarray, space: spaces.Space) -> np.n
     return out
 
 
-def _as_float32(box: spaces.Box) -> spaces.Box:
-    if box.dtype == np.float32:
-        return box
-    with np.errstate(over="ignore"):  # a float64 bound beyond float32 is no bound
-        return spaces.Box(box.low.astype(np.float32), box.high.astype(np.float32), dtype=np.float32)
-
-
-def _bound(values: np.ndarray) -> Any:
-    """One number where all are equal (an image's 0 or 255), else nested lists."""
-    same = values.size > 0 and (values == values.flat[0]).all()
-    return values.flat[0].item() if same else values.tolist()
-
-
 def _refuse_unsized(space: spaces.Space) -> None:
     parts = space.spaces if isinstance(space, spaces.Dict | spaces.Tuple) else None
     if parts is not None:
         for part in parts.values() if isinstance(parts, Mapping) else parts:
             _refuse_unsized(part)
     elif not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        raise TypeError(_unsized(space))
-
-
-def _unsized(space: spaces.Space | str) -> str:
-    return (
-        f"{space} cannot become a vector of fixed size; "
-        "use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple (or a source plugin that converts it)"
-    )
+        raise unsized(space)

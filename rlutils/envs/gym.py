@@ -15,10 +15,11 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import utils as gymnasium_utils
 
+from rlalgo.core.spaces import from_mapping
 from rlalgo.core.spec import DataSpec
 from rlalgo.errors import EnvironmentFault, near
 from rlutils.data.images import Images
-from rlutils.data.spaces import from_mapping, is_image, needs_flatten, stored_space
+from rlutils.data.spaces import is_image, needs_flatten, stored_space
 from rlutils.envs.faults import _FAILURES, _misfit, _name, _why
 from rlutils.envs.rendering import try_rendering
 

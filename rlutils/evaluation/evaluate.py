@@ -11,11 +11,22 @@ from typing import Any
 
 import gymnasium
 
+from rlalgo import plugins
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.rollout import distinct, rollout
+from rlalgo.core.spec import DataSpec
+from rlalgo.core.trainer import Run
+from rlalgo.errors import ConfigError, RlalgoWarning
+from rlalgo.registry import Catalogue
 from rlutils.config.files import write_json
+from rlutils.config.settings import Settings, policy_options
 from rlutils.evaluation.statistics import EvalResult, PolicyResult, summarize
+from rlutils.machine import Stopwatch
 from rlutils.randomness import forked_rng
+
+
+class NotFiniteWarning(RlalgoWarning):
+    """An evaluator measured NaN or infinity. Not an error: training is worth more than that."""
 
 
 def evaluate(
@@ -36,43 +47,106 @@ def evaluate(
         seed: also seeds the generator that sampled actions are drawn from.
         ref_scores: returns of a random and an expert policy in this very environment, if known.
     """
-    asked = distinct(options)
-    rows = [option for option in asked for _ in range(len(envs) // len(asked))]
+    requested = distinct(options)
+    rows = [option for option in requested for _ in range(len(envs) // len(requested))]
     with forked_rng(seed), algo.evaluating():  # set once: every switch of the mode walks all modules
         policy = algo.policy(rows)
         played = rollout(policy, envs, episodes, seed, keep_observations=False)
-    shown = distinct(policy.options)  # as the policy understood them: a default replaced by what it stands for
+    returns, lengths, seeds = played.returns(), played.lengths(), played.info["seed"]
     results = []
-    returns, lengths, which = played.returns(), played.lengths(), played.info["option"]
-    for i, option in enumerate(shown):
-        mine = which == i
-        values = {k: v for k, v in asdict(option).items() if v is not None}
-        results.append(
-            summarize(
-                values,
-                returns[mine].tolist(),
-                lengths[mine].tolist(),
-                played.info["seed"][mine].tolist(),
-                ref_scores,
-            )
-        )
+    for i, option in enumerate(distinct(policy.options)):  # with defaults replaced by what they stand for
+        own = played.info["option"] == i
+        values = {key: value for key, value in asdict(option).items() if value is not None}
+        statistics = returns[own].tolist(), lengths[own].tolist(), seeds[own].tolist()
+        results.append(summarize(values, *statistics, ref_scores))
     return results
 
 
-class NotFiniteWarning(UserWarning):
-    """An evaluator measured NaN or infinity. Not an error: training is worth more than that."""
+class Examiner:
+    """Plays and measures an algorithm as the settings say, in environments made when first needed and kept."""
 
+    def __init__(self, settings: Settings, spec: DataSpec, catalogue: Catalogue) -> None:
+        assert settings.algo.entry is not None
+        self.settings, self.spec = settings, spec
+        self.config = settings.evaluation
+        self.options = policy_options(settings.algo.entry.cls, self.config.policies, catalogue, [])
+        self.evaluators = {choice.name: plugins.make("evaluator", choice) for choice in self.config.evaluators}
+        self._envs: list[gymnasium.Env] = []
 
-def _finite(name: str, found: Mapping[str, Any], step: int) -> dict[str, float]:
-    """An evaluator's numbers under its name. What is not finite becomes NaN, with a warning: training can go on."""
-    bad = ", ".join(f"{key} = {float(value):g}" for key, value in found.items() if not math.isfinite(value))
-    if bad:
-        message = f"step {step}: the evaluator {name} gave {bad}; try other options of it (a lower lr, say)"
-        warnings.warn(message, NotFiniteWarning, stacklevel=2)
-    return {f"{name}/{key}": float(value) if math.isfinite(value) else math.nan for key, value in found.items()}
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to play and nothing to measure."""
+        return not self.config.episodes and not self.evaluators
+
+    def check(self, algo: BatchRLAlgo, run: Run) -> None:
+        """Refuses what cannot be played or measured, now and not after hours: environment, policies, evaluators.
+
+        Raises:
+            ConfigError, EnvironmentFault: see their texts.
+        """
+        if self.config.episodes:
+            self.envs(1)
+            try:
+                with forked_rng(run.seed):
+                    algo.policy(self.options)
+            except ValueError as error:
+                raise ConfigError([f"evaluation.policies: {error}"]) from error
+        for evaluator in self.evaluators.values():
+            if hasattr(evaluator, "check"):
+                evaluator.check(algo, _measured_on(run), run)
+
+    def examine(self, algo: BatchRLAlgo, step: int, run: Run) -> EvalResult:
+        """Every policy's episodes, then every evaluator's numbers."""
+        config, watch = self.config, Stopwatch()
+        played = []
+        if config.episodes:
+            each = min(config.envs or 20, config.episodes)
+            envs = self.envs(each * len(distinct(self.options)))
+            played = evaluate(algo, self.options, envs, config.episodes, config.seed, self.ref_scores)
+        metrics: dict[str, float] = {}
+        for name, evaluator in self.evaluators.items():
+            with forked_rng(config.seed):
+                metrics |= _finite(name, evaluator.evaluate(algo, _measured_on(run), run), step)
+        return EvalResult(step, played, metrics, self.env_id, config.seed, watch(), checkpoint=f"step_{step:09d}")
+
+    def envs(self, n: int) -> list[gymnasium.Env]:
+        """n environments."""
+        if len(self._envs) < n:
+            self._envs += plugins.make("env", self.settings.env).make(self.spec, n - len(self._envs))
+        return self._envs[:n]
+
+    @property
+    def env_id(self) -> str | None:
+        """The environment that is played in: the configured one, or the data's own."""
+        return getattr(self.settings.env.config, "id", None) or self.spec.env_id
+
+    @property
+    def ref_scores(self) -> tuple[float, float] | None:
+        """Reference scores, unless another environment is played in than the one they belong to."""
+        own = self.env_id == self.spec.env_id and not getattr(self.settings.env.config, "kwargs", None)
+        return self.spec.ref_scores if own else None
+
+    def close(self) -> None:
+        """Closes the environments; they are made again when needed."""
+        for env in self._envs:
+            env.close()
+        self._envs = []
 
 
 def write_result(path: Path, result: EvalResult, **more: Any) -> None:
-    """An evaluation as JSON, which has no NaN: a metric that is not finite is null."""
-    metrics = {key: None if math.isnan(value) else value for key, value in result.metrics.items()}
-    write_json(path, {**result.to_mapping(), "metrics": metrics, **more})
+    """An evaluation as JSON."""
+    write_json(path, {**result.to_mapping(), **more})
+
+
+def _measured_on(run: Run) -> Any:
+    """The episodes that evaluators measure on."""
+    return run.episodes if run.held_out is None else run.held_out
+
+
+def _finite(name: str, values: Mapping[str, Any], step: int) -> dict[str, float]:
+    """An evaluator's numbers under its name. What is not finite becomes NaN, with a warning: training can go on."""
+    bad = ", ".join(f"{key} = {float(value):g}" for key, value in values.items() if not math.isfinite(value))
+    if bad:
+        message = f"step {step}: the evaluator {name} gave {bad}; try other options of it (a lower lr, say)"
+        warnings.warn(message, NotFiniteWarning, stacklevel=2)
+    return {f"{name}/{key}": float(value) if math.isfinite(value) else math.nan for key, value in values.items()}

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BeforeValidator
-from scipy import stats
+
+from rlalgo.core.spec import normalized_score
 
 Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A number that may be NaN, for which null stands in JSON."""
@@ -55,66 +56,50 @@ class EvalResult:
         return max((policy.mean for policy in self.policies), default=None)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "score": self.score}
+        """Plain values for JSON, which has no NaN: a metric that is not finite is None."""
+        metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
+        return {**asdict(self), "metrics": metrics, "score": self.score}
 
 
 def summarize(
     options: Mapping[str, Any],
-    returns: list[float],
+    returns: Sequence[float],
     lengths: list[int],
     seeds: list[int],
     ref_scores: tuple[float, float] | None,
 ) -> PolicyResult:
     """Statistics of one policy's episodes (at least one)."""
-    values = np.asarray(returns)
+    values = np.asarray(returns, dtype=np.float64)
     mean = float(values.mean())
-    low = high = mean
-    if len(values) > 1 and values.std() > 0:
-        rng = np.random.default_rng(0)
-        found = stats.bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=rng)
-        low, high = map(float, found.confidence_interval)
-    score = None
-    if ref_scores is not None:
-        score = 100 * (mean - ref_scores[0]) / (ref_scores[1] - ref_scores[0])
-    shown = {k: v for k, v in options.items() if v is not False}
+    texts = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items() if v is not False]
     return PolicyResult(
-        label=", ".join(f"{k}={_plain(v)}" for k, v in shown.items()) or "policy",
+        label=", ".join(texts) or "policy",
         options=options,
-        returns=[float(r) for r in returns],
+        returns=values.tolist(),
         lengths=lengths,
         seeds=seeds,
         mean=mean,
         sd=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-        iqm=float(stats.trim_mean(values, 0.25)),
-        interval=(low, high),
-        normalized=score,
+        iqm=float(iqm(values)),
+        interval=interval(values),
+        normalized=None if ref_scores is None else normalized_score(mean, ref_scores),
     )
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def spearman(targets: np.ndarray, returns: np.ndarray) -> float | None:
-    """Rank correlation of targets (n,) and returns (n,); None where one of the two is constant."""
-    if len(np.unique(targets)) < 2 or len(np.unique(returns)) < 2:
-        return None
-    return float(stats.spearmanr(targets, returns).statistic)
-
-
-def interval(values: np.ndarray, statistic: Callable[..., Any] = np.mean) -> tuple[float, float]:
-    """95% bootstrap interval of a statistic of values (n,)."""
-    if len(np.unique(values)) < 2:
-        return float(statistic(values)), float(statistic(values))
-    rng = np.random.default_rng(0)
-    found = stats.bootstrap((values,), statistic, n_resamples=2000, method="percentile", rng=rng)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def iqm(values: np.ndarray, axis: int = -1) -> Any:
     """Mean of the middle half."""
-    return stats.trim_mean(values, 0.25, axis=axis)
+    ordered = np.sort(values, axis=axis)
+    n = ordered.shape[axis]
+    return ordered.take(range(n // 4, n - n // 4), axis=axis).mean(axis)
+
+
+def interval(values: np.ndarray, statistic: Callable[..., Any] = np.mean, draws: int = 2000) -> tuple[float, float]:
+    """95% bootstrap interval of a statistic of values (n,), which it takes over an `axis`."""
+    if len(np.unique(values)) < 2:
+        return float(statistic(values)), float(statistic(values))
+    rng = np.random.default_rng(0)
+    resamples = values[rng.integers(len(values), size=(draws, len(values)))]  # (D, n)
+    return _middle(statistic(resamples, axis=-1))
 
 
 def seed_interval(groups: Sequence[np.ndarray], draws: int = 2000) -> tuple[float, float]:
@@ -129,6 +114,19 @@ def seed_interval(groups: Sequence[np.ndarray], draws: int = 2000) -> tuple[floa
     rng = np.random.default_rng(0)
     which = rng.integers(len(groups), size=(draws, len(groups)))  # (D, G)
     places = (rng.random((*which.shape, values.shape[1])) * lengths[which][..., None]).astype(int)  # (D, G, E)
-    found = iqm(values[which[..., None], places].reshape(draws, -1), axis=1)  # (D,)
-    low, high = np.percentile(found, (2.5, 97.5))
+    return _middle(iqm(values[which[..., None], places].reshape(draws, -1)))
+
+
+def spearman(targets: np.ndarray, returns: np.ndarray) -> float | None:
+    """Rank correlation of targets (n,) and returns (n,); None where one of the two is constant."""
+    if len(np.unique(targets)) < 2 or len(np.unique(returns)) < 2:
+        return None
+    from scipy import stats  # slow to import, and only this needs it
+
+    return float(stats.spearmanr(targets, returns).statistic)
+
+
+def _middle(draws: np.ndarray) -> tuple[float, float]:
+    """Where the middle 95% of the draws (D,) lie."""
+    low, high = np.percentile(draws, (2.5, 97.5))
     return float(low), float(high)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rlutils.evaluation.statistics import PolicyResult, interval, iqm, spearman
+from rlalgo.errors import RlalgoError
+from rlutils.evaluation.statistics import EvalResult, PolicyResult, interval, iqm, spearman
 from rlutils.reports.records import DataFacts, RunRecord, Series, load_run_record
+from rlutils.reports.writing import decimals
+from rlutils.sweeps.job import HOW_NOT_WHAT, differences
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Section:
         return name + (" (also the best)" if self.also_best else "")
 
     @property
-    def top(self) -> Row | None:
+    def top(self) -> Row:
         """The policy with the highest mean."""
-        return max(self.rows, key=lambda row: row.mean, default=None)
+        return max(self.rows, key=lambda row: row.mean)
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,18 @@ class Experiment:
         return sections(self.counted)
 
     @property
+    def places(self) -> int:
+        """How many decimals its returns deserve."""
+        return decimals(row.mean for section in self.sections for row in section.rows)
+
+    @property
     def data(self) -> DataFacts | None:
         return next((run.data for run in self.runs if run.data), None)
+
+    @property
+    def data_best(self) -> float | None:
+        """Return of the data's best episode."""
+        return max(self.data.returns) if self.data else None
 
     def played(self, name: str) -> list[list[PolicyResult]]:
         """What each counted run that has this measurement played."""
@@ -112,47 +124,63 @@ class Experiment:
     @property
     def notes(self) -> list[str]:
         """What a reader of the numbers should know."""
-        said = []
+        notes = []
         left_out = ", ".join(f"{run.name} ({run.state})" for run in self.runs if run not in self.counted)
         if self.counted and left_out:
-            said.append(f"Not counted in the results and the figures of returns: {left_out}.")
+            notes.append(f"Not counted in the results and the figures of returns: {left_out}.")
         if self.counted and self.counted[0].facts.state != "finished":
-            said.append(f"No run is finished: these are the results of {self.counted[0].name} as far as it came.")
+            notes.append(f"No run is finished: these are the results of {self.counted[0].name} as far as it came.")
         if len({tuple(run.data.returns) for run in self.runs if run.data}) > 1:
-            said.append("The runs were trained on different data under one name: its returns are not the same.")
-        said += [
+            notes.append("The runs were trained on different data under one name: its returns are not the same.")
+        notes += [
             f"{run.name}: the last checkpoint is of step {run.last_step:,}, its evaluation of {last.step:,}."
             for run in self.counted
             if run.last_step is not None and (last := run.measured.get("last")) and last.step != run.last_step
         ]
-        return said
+        return notes
 
 
 def experiments(runs: Sequence[Path]) -> list[Experiment]:
-    """Runs by configuration, whatever their seed, in the order given; a folder named twice counts once."""
+    """Runs by configuration, whatever their seed, in the order given; a folder named twice counts once.
+
+    Raises:
+        RlalgoError: no folder is given, or one is not a run.
+    """
+    if not runs:
+        raise RlalgoError("no run given: name at least one run folder")
     groups: dict[str, list[RunRecord]] = {}
     for folder in {Path(run).resolve(): Path(run) for run in runs}.values():
         record = load_run_record(folder)
-        same = {key: value for key, value in record.config.items() if key not in ("seed", "threads")}
-        key = json.dumps(same, sort_keys=True, default=str)
-        groups.setdefault(key, []).append(record)
-    found = [Experiment(records) for records in groups.values()]
-    for title in {experiment.title for experiment in found}:
-        _tell_apart([experiment for experiment in found if experiment.title == title])
-    return found
+        settings = {key: value for key, value in record.config.items() if key not in ("seed", *HOW_NOT_WHAT)}
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(record)
+    grouped = [Experiment(records) for records in groups.values()]
+    for title in {experiment.title for experiment in grouped}:
+        _tell_apart([experiment for experiment in grouped if experiment.title == title])
+    return grouped
 
 
 def sections(runs: Sequence[RunRecord]) -> list[Section]:
-    """The results of one run, or of several seeds aggregated: last, best, then what was played again."""
+    """The results of one run, or of several seeds aggregated: last, best, then what was played again.
+
+    A measurement where nothing was played, because only evaluators were asked, has none.
+    """
     found = []
     for name in dict.fromkeys(name for run in runs for name in run.measured):
         results = [run.measured[name] for run in runs if name in run.measured]
         policies = by_label([result.policies for result in results])
-        rows = [_row(label, same, len(runs) > 1) for label, same in policies.items()]
-        found.append(Section(name, [result.step for result in results], rows))
+        rows = [_row(label, played, len(runs) > 1) for label, played in policies.items()]
+        if rows:
+            found.append(Section(name, [result.step for result in results], rows))
     if len(found) > 1 and found[1].name == "best" and found[0].steps == found[1].steps:
         found[:2] = [Section("last", found[0].steps, found[0].rows, also_best=True)]
     return found
+
+
+def shared_evaluations(runs: Sequence[RunRecord]) -> dict[int, list[EvalResult]]:
+    """Step -> each run's evaluation, for the steps at which all of the runs were evaluated."""
+    by_step = [{result.step: result for result in run.curve} for run in runs]
+    steps = sorted(set.intersection(*map(set, by_step))) if by_step else []
+    return {step: [results[step] for results in by_step] for step in steps}
 
 
 def target_of(policy: PolicyResult) -> float | None:
@@ -174,10 +202,15 @@ def by_label(runs: Sequence[Sequence[PolicyResult]]) -> dict[str, list[PolicyRes
         for policy in policies:
             label = policy.label.replace("target_return=", "target ")
             labels.append(label)
-            same = labels.count(label)  # options that are alike as far as a label shows
-            found.setdefault(label if same == 1 else f"{label} ({same})", []).append(policy)
-    kept = {label: results for label, results in found.items() if len(results) == len(runs)}
-    return dict(sorted(kept.items(), key=lambda item: target_of(item[1][0]) or 0.0))
+            count = labels.count(label)  # options that are alike as far as a label shows
+            found.setdefault(label if count == 1 else f"{label} ({count})", []).append(policy)
+    shared = {label: results for label, results in found.items() if len(results) == len(runs)}
+    return dict(sorted(shared.items(), key=lambda item: target_of(item[1][0]) or 0.0))
+
+
+def pooled(results: Sequence[PolicyResult]) -> np.ndarray:
+    """(n,) every single return."""
+    return np.concatenate([result.returns for result in results])
 
 
 def _row(label: str, results: Sequence[PolicyResult], seeds: bool) -> Row:
@@ -190,36 +223,17 @@ def _row(label: str, results: Sequence[PolicyResult], seeds: bool) -> Row:
     means = np.array([result.mean for result in results])
     scores = [result.normalized for result in results if result.normalized is not None]
     score = float(np.mean(scores)) if len(scores) == len(results) else None
-    pooled = np.concatenate([result.returns for result in results])
     sd = float(means.std(ddof=1)) if len(means) > 1 else float("nan")
-    mean, middle = float(means.mean()), float(iqm(pooled))
-    return Row(label, len(pooled), mean, sd, middle, *interval(pooled, iqm), score, length)
+    values = pooled(results)
+    return Row(label, len(values), float(means.mean()), sd, float(iqm(values)), *interval(values, iqm), score, length)
 
 
-def _tell_apart(same: Sequence[Experiment]) -> None:
+def _tell_apart(alike: Sequence[Experiment]) -> None:
     """Adds the options that differ to titles that are the same."""
-    flat = [_flat(experiment.runs[0].config) for experiment in same]
-    keys = dict.fromkeys(key for values in flat for key in values if key != "seed")
-    differ = [key for key in keys if len({str(values.get(key)) for values in flat}) > 1]
-    for experiment, values in zip(same, flat, strict=True):
-        if differ:
-            more = ", …" if len(differ) > 3 else ""
-            experiment.title += f" ({', '.join(f'{key}={values.get(key)}' for key in differ[:3])}{more})"
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings and lists -> dotted paths."""
-    if not isinstance(value, Mapping | list):
-        return {path: value}
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    return {k: v for key, item in items for k, v in _flat(item, f"{path}.{key}" if path else str(key)).items()}
-
-
-def places_of(experiment: Experiment) -> int:
-    return decimals(row.mean for section in experiment.sections for row in section.rows)
-
-
-def decimals(values: Iterable[float]) -> int:
-    """How many decimals a column of such returns deserves."""
-    top = max((abs(value) for value in values), default=0.0)
-    return 0 if top >= 1000 else 1 if top >= 100 else 2 if top >= 1 else 3
+    first = alike[0].runs[0].config
+    changes = [differences(first, experiment.runs[0].config) for experiment in alike]
+    before = {key: value for change in changes for key, (value, _) in change.items() if key != "seed"}
+    for experiment, change in zip(alike, changes, strict=True):
+        if before:
+            values = [f"{key}={change.get(key, (None, value))[1]}" for key, value in before.items()]
+            experiment.title += f" ({', '.join(values[:3])}{', …' if len(values) > 3 else ''})"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import functools
+import base64
 import io
 import textwrap
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from rlutils.reports.writing import short
 
 WIDTH = 4.2
 """Inches; the page shows a figure at about this size, and text stays legible when a phone shrinks it."""
@@ -49,25 +53,12 @@ STYLE: Any = {
     "figure.facecolor": "white",
 }
 DASHED = (0, (4, 3))
-ROUND = [1, 2, 2.5, 5, 10]
-"""Steps between ticks."""
 MANY = 3_000
 """Above so many dots they are drawn as pixels: an SVG of each would be megabytes."""
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """The function under this module's style, and matplotlib's settings as before when it is done."""
-
-    @functools.wraps(draw)
-    def wrapper(*arguments: P.args, **options: P.kwargs) -> T:
-        with matplotlib.rc_context(STYLE):
-            return draw(*arguments, **options)
-
-    return wrapper
+styled = matplotlib.rc_context(STYLE)
+"""As a decorator: the function under this module's style, and matplotlib's settings as before when it is done."""
 
 
 class Curve(NamedTuple):
@@ -111,7 +102,8 @@ def learning_curves(
         label: what the curves are of.
     """
     figure, axes = _figure(WIDTH, 3.5)
-    for curve, color in zip(curves, colors(len(curves), ordered), strict=True):
+    inks = colors(len(curves), ordered)
+    for curve, color in zip(curves, inks, strict=True):
         axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.13, linewidth=0)
         for steps, values in curve.runs:
             axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.45)
@@ -121,11 +113,8 @@ def learning_curves(
         axes.axhline(data_max, color=MUTED, linewidth=1, linestyle=DASHED)
         start = min(curve.steps[0] for curve in curves)
         axes.text(start, data_max, "best episode in the data", va="bottom", color=MUTED, fontsize=8)
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    _name_ends(axes, curves, colors(len(curves), ordered))
-    axes.set_xlabel("update steps")
-    axes.set_title(label, color=MUTED)
-    _plain_ticks(axes)
+    _from_zero(axes, "update steps", label)
+    _name_ends(axes, curves, inks)
     return figure
 
 
@@ -137,7 +126,7 @@ def target_plot(
     runs: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     data_max: float | None = None,
 ) -> Figure:
-    """The return that was asked for against the return that was achieved.
+    """The target return against the return that was achieved.
 
     Args:
         targets: (n,) of every single episode.
@@ -147,10 +136,10 @@ def target_plot(
         data_max: the best episode of the data, above which no target has been seen.
     """
     figure, axes = _figure(WIDTH, 3.8)
-    asked = np.unique(targets)
-    width = 0.12 * float(np.diff(asked).min()) if len(asked) > 1 else 0.0
+    distinct = np.unique(targets)
+    width = 0.12 * float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
     jitter = np.random.default_rng(0).uniform(-width, width, len(targets))
-    ends = np.array([asked[0] - 2 * width, asked[-1] + 2 * width])
+    ends = np.array([distinct[0] - 2 * width, distinct[-1] + 2 * width])
     axes.plot(ends, ends, color=INK, linewidth=1, linestyle=DASHED, label="achieved = target")
     axes.scatter(targets + jitter, returns, s=9, color=ACCENT, alpha=0.35, linewidth=0,
                  rasterized=len(targets) > MANY, label="one episode")  # fmt: skip
@@ -158,15 +147,12 @@ def target_plot(
         axes.plot(at, means, color=PALETTE[1], linewidth=0.8, alpha=0.6, label="" if i else "mean of one run")
     mean = np.array([group.mean for group in groups])
     arms = np.abs(np.array([[group.low, group.high] for group in groups]).T - mean)
-    axes.errorbar(asked, mean, arms, color=PALETTE[1], fmt="o-", markersize=5, linewidth=1.8, capsize=3,
+    axes.errorbar(distinct, mean, arms, color=PALETTE[1], fmt="o-", markersize=5, linewidth=1.8, capsize=3,
                   markeredgecolor="white", label="mean, 95% interval", zorder=3)  # fmt: skip
     if data_max is not None:
         axes.axvline(data_max, color=PALETTE[2], linewidth=1.2, label="best episode in the data")
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    axes.set_xlabel("target return")
-    axes.set_title("achieved return", color=MUTED)
+    _from_zero(axes, "target return", "achieved return")
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
-    _plain_ticks(axes)
     return figure
 
 
@@ -189,11 +175,11 @@ def returns_plot(
     if data is not None:
         edges = np.histogram_bin_edges(data, bins=min(40, max(10, round(2 * len(data) ** 0.5))))
         panels[0].hist(data, edges, color="#9ca3af", edgecolor="white", linewidth=0.5)
-        panels[0].axvline(data.max(), color=PALETTE[2], linewidth=1.2)
         panels[0].set_title("episodes in the data", color=MUTED)
         panels[0].grid(visible=False, axis="x")
         panels[0].tick_params(axis="x", length=0)
-        panels[-1].axvline(data.max(), color=PALETTE[2], linewidth=1.2, label="best episode in the data")
+        for panel in panels:
+            panel.axvline(data.max(), color=PALETTE[2], linewidth=1.2)
     axes = panels[-1]
     total = sum(len(group.values) for group in achieved)
     size = 9 if total > 10 * rows else 24
@@ -207,8 +193,7 @@ def returns_plot(
     axes.set_ylim(len(achieved) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
+    plain_ticks(axes.xaxis, most=6)
     return figure
 
 
@@ -222,12 +207,12 @@ def metric_plot(name: str, lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fi
     drawn = [thin(steps, values) for steps, values in lines]
     for (steps, values), color in zip(drawn, colors(len(lines), False), strict=True):
         axes.plot(steps, values, color=color, linewidth=1.2, marker="o" if len(steps) == 1 else None, markersize=4)
-    everything = np.concatenate([values for _, values in drawn])
-    if everything.min() > 0 and everything.max() / everything.min() > 100:
+    pooled = np.concatenate([values for _, values in drawn])
+    if pooled.min() > 0 and pooled.max() / pooled.min() > 100:
         axes.set_yscale("log")
     figure.suptitle(_fold(name, 36), x=0.02, ha="left", fontsize=9, fontweight="bold")
     axes.set_xlabel("update steps")
-    _plain_ticks(axes, 4)
+    plain_ticks(axes.xaxis, axes.yaxis, most=4)
     return figure
 
 
@@ -248,23 +233,37 @@ def to_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def picture(figure: Figure, alt: str) -> Markup:
+    """The figure as an image within a page: nothing in it can meet the page's own ids and styles."""
+    coded = base64.b64encode(to_svg(figure).encode()).decode()
+    width, height = (round(96 * size) for size in figure.get_size_inches())
+    tag = '<img src="data:image/svg+xml;base64,{}" alt="{}" width="{}" height="{}">'
+    return Markup(tag).format(coded, alt, width, height)
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def _from_zero(axes: Axes, x: str, y: str) -> None:
+    """Names both axes; zero is in sight."""
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.set_xlabel(x)
+    axes.set_title(y, color=MUTED)
+    plain_ticks(axes.xaxis, axes.yaxis)
 
 
 def _name_ends(axes: Axes, curves: Sequence[Curve], inks: Sequence[str]) -> None:
     """Writes each curve's label at its right end, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
     right = max(curve.steps[-1] for curve in curves)
-    labels = [_fold(curve.label, 18) for curve in curves]
-    lines = sum(label.count("\n") + 1 for label in labels)
-    gap = min(0.055, 0.95 / lines) * (high - low)
-    order = sorted(range(len(curves)), key=lambda i: curves[i].mean[-1])
-    heights = [gap * (labels[i].count("\n") + 1) for i in order]
-    places = spread([float(curves[i].mean[-1]) for i in order], heights, low, high)
-    for i, y in zip(order, places, strict=True):
-        axes.annotate(labels[i], (right, y), (8, 0), textcoords="offset points", color=inks[i],
+    ends = sorted((float(curve.mean[-1]), _fold(curve.label, 18), ink) for curve, ink in zip(curves, inks, strict=True))
+    lines = [label.count("\n") + 1 for _, label, _ in ends]
+    gap = min(0.055, 0.95 / sum(lines)) * (high - low)
+    places = spread([end for end, _, _ in ends], [gap * count for count in lines], low, high)
+    for (_, label, ink), y in zip(ends, places, strict=True):
+        axes.annotate(label, (right, y), (8, 0), textcoords="offset points", color=ink,
                       va="center", fontsize=8, fontweight="bold", annotation_clip=False)  # fmt: skip
 
 
@@ -275,39 +274,35 @@ def spread(values: Sequence[float], heights: Sequence[float], low: float, high: 
     """
     blocks: list[list[int]] = []
 
-    def center(block: list[int]) -> float:
-        half = sum(heights[i] for i in block) / 2
-        return max(min(float(np.mean([values[i] for i in block])), high - half), low + half)
+    def size(block: list[int]) -> float:
+        return sum(heights[i] for i in block)
 
-    def meet(one: list[int], two: list[int]) -> bool:
-        return center(two) - center(one) < sum(heights[i] for i in one + two) / 2
+    def center(block: list[int]) -> float:
+        half = size(block) / 2
+        return max(min(float(np.mean([values[i] for i in block])), high - half), low + half)
 
     for i in range(len(values)):
         blocks.append([i])
-        while len(blocks) > 1 and meet(*blocks[-2:]):
+        while len(blocks) > 1 and center(blocks[-1]) - center(blocks[-2]) < size(blocks[-2] + blocks[-1]) / 2:
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     places = []
     for block in blocks:
-        edge = center(block) - sum(heights[i] for i in block) / 2
+        edge = center(block) - size(block) / 2
         for i in block:
             places.append(edge + heights[i] / 2)
             edge += heights[i]
     return places
 
 
-def _plain_ticks(axes: Axes, most: int = 5) -> None:
-    for axis in (axes.xaxis, axes.yaxis):
-        if axis.get_scale() == "linear":
-            axis.set_major_locator(MaxNLocator(most, steps=ROUND))
+def plain_ticks(*sides: Axis, most: int = 5) -> None:
+    """At most so many ticks on each of the sides, at round numbers, written for people."""
+    for side in sides:
+        if side.get_scale() == "linear":
+            side.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
         else:
-            axis.set_major_locator(LogLocator(numticks=most))
-            axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(_tick))
-
-
-def _tick(value: float, position: int | None = None) -> str:
-    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
-    return text.replace("-", "−")
+            side.set_major_locator(LogLocator(numticks=most))
+            side.set_minor_locator(NullLocator())
+        side.set_major_formatter(FuncFormatter(lambda value, _: short(value).replace("-", "−")))
 
 
 def _fold(text: str, width: int) -> str:

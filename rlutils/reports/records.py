@@ -1,14 +1,13 @@
-"""What run folders hold, read once and aggregated: the numbers behind every report.
+"""What a run folder holds.
 
-Runs that differ in nothing but the seed are one experiment, and their numbers are aggregated. A file that is
-missing or broken is said to be so and left out; only a folder that is not a run is an error.
+A file that is missing or broken is noted and left out; only a folder that is not a run is an error.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,33 +137,17 @@ def load_run_record(run: Path) -> RunRecord:
     data = _read(run / "data.json", DataFacts, notes)
     owners = _read(run / "plugins.yaml", list[PluginFacts], notes)
     trained = _evaluations(run, "step_*.json", notes)
-    again = _evaluations(run, "evaluate_*.json", notes)
+    replayed = _evaluations(run, "evaluate_*.json", notes)
     curve = [result for result in trained if result.policies]
-    if not curve and not again:
+    if not curve and not replayed:
         notes.append("Nothing was played: there is no evaluation with episodes.")
     last, best = (_linked_step(run / "checkpoints" / name) for name in ("last", "best"))
     if last is None:
         notes.append("There is no checkpoint.")
-    best = facts.best_step if best is None else best
-    measured = {"last": curve[-1]} if curve else {}
-    if chosen := next((result for result in curve if result.step == best), None):
-        measured["best"] = chosen
-    for result in again:
-        which = {best: "best", last: "last"}.get(result.step, f"step {result.step:,}")
-        elsewhere = f" in {result.env_id}" if curve and result.env_id != curve[-1].env_id else ""
-        measured[f"{which}, played again with seed {result.seed:,}{elsewhere}"] = result
-    metrics = _metrics(run / "metrics.csv", notes)
-    for key in dict.fromkeys(key for result in trained for key in result.metrics):
-        pairs = [(result.step, value) for result in trained if np.isfinite(value := result.metrics.get(key, np.nan))]
-        if len(pairs) < sum(key in result.metrics for result in trained):
-            notes.append(f"{key} is not finite at some evaluations; its curve leaves such points out.")
-        if pairs:
-            metrics[key] = (np.array([step for step, _ in pairs]), np.array([value for _, value in pairs]))
+    measured = _measured(curve, replayed, last, facts.best_step if best is None else best)
+    metrics = _metrics(run / "metrics.csv", notes) | _evaluator_series(trained, notes)
     text = file.read_text()
     return RunRecord(run, config, text, facts, data, owners or [], curve, measured, metrics, last, notes)
-
-
-# --- reading ---
 
 
 def _read(path: Path, kind: Any, notes: list[str]) -> Any:
@@ -184,14 +167,28 @@ def _read(path: Path, kind: Any, notes: list[str]) -> Any:
 
 def _evaluations(run: Path, pattern: str, notes: list[str]) -> list[EvalResult]:
     """By step, and by name within a step."""
-    found = []
+    results = []
     for path in sorted((run / "evaluations").glob(pattern)):
         result = _read(path, EvalResult, notes)
         if result and all(p.returns and np.isfinite([*p.returns, p.mean]).all() for p in result.policies):
-            found.append(result)
+            results.append(result)
         elif result:
             notes.append(f"{path.name} is left out: no or infinite returns.")
-    return sorted(found, key=lambda result: result.step)
+    return sorted(results, key=lambda result: result.step)
+
+
+def _measured(
+    curve: Sequence[EvalResult], replayed: Sequence[EvalResult], last: int | None, best: int | None
+) -> dict[str, EvalResult]:
+    """See `RunRecord.measured`; `last` and `best` are the steps of these checkpoints."""
+    measured = {"last": curve[-1]} if curve else {}
+    if chosen := next((result for result in curve if result.step == best), None):
+        measured["best"] = chosen
+    for result in replayed:
+        which = {best: "best", last: "last"}.get(result.step, f"step {result.step:,}")
+        elsewhere = f" in {result.env_id}" if curve and result.env_id != curve[-1].env_id else ""
+        measured[f"{which}, played again with seed {result.seed:,}{elsewhere}"] = result
+    return measured
 
 
 def _linked_step(path: Path) -> int | None:
@@ -201,7 +198,7 @@ def _linked_step(path: Path) -> int | None:
 
 
 def _metrics(path: Path, notes: list[str]) -> dict[str, Series]:
-    """metrics.csv by column, without empty cells; NaN and infinity are left out and noted."""
+    """metrics.csv by column, without empty cells."""
     try:
         rows = read_rows(path)
     except (OSError, ValueError, KeyError, csv.Error) as error:
@@ -210,23 +207,35 @@ def _metrics(path: Path, notes: list[str]) -> dict[str, Series]:
     if not rows:
         notes.append("metrics.csv is left out: there is no such file, or it has no rows.")
         return {}
-    found = {}
+    metrics = {}
     for name in [key for key in rows[0] if key not in ("step", "seconds")]:
-        cells = [(int(row["step"]), row[name]) for row in rows if row[name].strip()]
         try:
-            steps, values = (
-                np.array([step for step, _ in cells]),
-                np.array([float(cell) for _, cell in cells]),
-            )
+            points = [(int(row["step"]), float(row[name])) for row in rows if row[name].strip()]
         except ValueError as error:
             notes.append(f"metrics.csv, column {name} is left out: {error}.")
             continue
-        finite = np.isfinite(values)
-        if not finite.all():
-            notes.append(f"{name} is not finite at step {steps[~finite][0]:,}; its curve leaves such points out.")
-        if finite.any():
-            found[name] = (steps[finite], values[finite])
-    return found
+        if series := _finite(name, points, notes):
+            metrics[name] = series
+    return metrics
+
+
+def _evaluator_series(results: Sequence[EvalResult], notes: list[str]) -> dict[str, Series]:
+    """What evaluators measured, by its name."""
+    metrics = {}
+    for name in dict.fromkeys(name for result in results for name in result.metrics):
+        points = [(result.step, result.metrics[name]) for result in results if name in result.metrics]
+        if series := _finite(name, points, notes):
+            metrics[name] = series
+    return metrics
+
+
+def _finite(name: str, points: Sequence[tuple[int, float]], notes: list[str]) -> Series | None:
+    """Points as arrays; NaN and infinity are left out and noted. None where nothing is left."""
+    steps, values = np.array([step for step, _ in points]), np.array([value for _, value in points])
+    finite = np.isfinite(values)
+    if not finite.all():
+        notes.append(f"{name} is not finite at step {steps[~finite][0]:,}; its curve leaves such points out.")
+    return (steps[finite], values[finite]) if finite.any() else None
 
 
 def _not_a_run(folder: Path) -> str:
@@ -235,9 +244,6 @@ def _not_a_run(folder: Path) -> str:
     within = sorted(path.parent for path in folder.glob("*/config.yaml"))
     hint = f"it holds {len(within)} of them, such as {within[0]}" if within else "`rlalgo train` writes them"
     return f"{folder} is not a run folder (it has no config.yaml); {hint}"
-
-
-# --- numbers ---
 
 
 def _name(choice: Any) -> str:

@@ -1,20 +1,21 @@
-"""How pages are written: numbers, clocks, pictures, templates."""
+"""How tables and pages are written: numbers, times, YAML, the templates, the file."""
 
 from __future__ import annotations
 
-import base64
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from rlalgo.errors import RlalgoError
+from rlalgo.version import __version__
 from rlutils.config.files import write_atomic
-from rlutils.reports import plots
+from rlutils.machine import clock
 
 
 def number(value: float | None, places: int) -> str:
@@ -24,13 +25,15 @@ def number(value: float | None, places: int) -> str:
     return f"{round(value, places) + 0.0:,.{places}f}".replace("-", "−")  # adding 0.0 makes -0.0 a plain zero
 
 
-def clock(seconds: float) -> str:
-    """`2 h 5 min`, `3 min 20 s`, `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+def short(value: float) -> str:
+    """1,234 or 12.3 or 0.0123: about four digits, in characters that every terminal has."""
+    return f"{value:,.0f}" if value == 0 or 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def decimals(values: Iterable[float]) -> int:
+    """How many decimals a column of such returns deserves."""
+    top = max((abs(value) for value in values), default=0.0)
+    return 0 if top >= 1000 else 1 if top >= 100 else 2 if top >= 1 else 3
 
 
 def moment(value: str) -> str:
@@ -43,13 +46,10 @@ def moment(value: str) -> str:
 
 
 _LINE = re.compile(r"(\s*(?:- )*)(?:([^\s#'\"\[{-][^:]*|'[^']*'|\"[^\"]*\")(:(?=\s|$)))?(\s*)(.*)")
-
-
 _KINDS = {
     "n": re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE),
     "w": re.compile(r"true|false|null|\[\]|\{\}"),
     "c": re.compile(r"#.*"),
-    "s": re.compile(r".+"),
 }
 
 
@@ -66,16 +66,8 @@ def highlight(text: str) -> Markup:
     return Markup("\n").join(lines)
 
 
-def picture(figure: Figure, alt: str) -> Markup:
-    """A figure as an image within the page: nothing in it can meet the page's own ids and styles."""
-    coded = base64.b64encode(plots.to_svg(figure).encode()).decode()
-    width, height = (round(96 * size) for size in figure.get_size_inches())
-    tag = '<img src="data:image/svg+xml;base64,{}" alt="{}" width="{}" height="{}">'
-    return Markup(tag).format(coded, alt, width, height)
-
-
-def environment() -> jinja2.Environment:
-    """Where the pages' templates are, with the ways of writing that they use."""
+def render(template: str, **values: Any) -> str:
+    """A page from a template, which can use the ways of writing above and knows when and by what it is made."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -84,11 +76,16 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, clock=clock, moment=moment, highlight=highlight)
-    return environment
+    made = datetime.now().astimezone().isoformat()
+    return environment.get_template(template).render(**values, made=made, version=__version__)
 
 
 def write_text(path: Path, text: str, option: str) -> None:
-    """RlalgoError that names the option to change if it cannot be written."""
+    """Writes the file, and its folder if need be.
+
+    Raises:
+        RlalgoError: it cannot be written; names the option to change.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)

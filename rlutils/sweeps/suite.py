@@ -8,23 +8,23 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from rlalgo.config import Count, Whole, parse_into, to_mapping
-from rlalgo.core.algo import needed, supports
+from rlalgo.config import Count, Whole, parse_into
+from rlalgo.core.algo import misfit
 from rlalgo.errors import ConfigError, DataError, RlalgoError, near
 from rlutils.config.catalogue import catalogue, read_settings
-from rlutils.config.files import write_yaml
 from rlutils.config.overrides import load_mapping, texts_of
 from rlutils.config.settings import Settings
 from rlutils.data.minari_disk import local_ids, read_metadata
 from rlutils.data.minari_remote import require
 from rlutils.data.minari_source import MinariSource
-from rlutils.sweeps.plan import PLAN, Plan, PlannedRun, matches
+from rlutils.sweeps.plan import PlannedRun
 
 _LABEL = r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*"
 
@@ -51,14 +51,9 @@ class Suite:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(PlannedRun):
     """One run of the grid."""
 
-    algo: str
-    dataset: str
-    options: str
-    """`algo.alpha=2.5`, several with a comma between; empty where nothing is tried."""
-    seed: int
     settings: Settings
     words: tuple[str, ...]
     """What `rlalgo train` takes to do this run by itself."""
@@ -66,16 +61,16 @@ class Cell:
     @property
     def group(self) -> str:
         """What it shares with the other seeds."""
-        return "/".join(part for part in (self.algo, self.dataset, self.options) if part)
-
-    @property
-    def name(self) -> str:
-        """`td3_bc/hopper/medium/s0`: its folder within the suite's."""
-        return f"{self.group}/s{self.seed}"
+        return self.name.rpartition("/")[0]
 
     def command(self, out: Path) -> str:
         """How a person repeats this run."""
         return shlex.join(["rlalgo", "train", *self.words, "--out", str(out / self.name)])
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern names this path of labels, or a beginning of it."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}/*")
 
 
 def read_suite(path: Path, plugins: Sequence[str] = ()) -> tuple[Suite, list[Cell]]:
@@ -87,14 +82,12 @@ def read_suite(path: Path, plugins: Sequence[str] = ()) -> tuple[Suite, list[Cel
     values, faults = load_mapping(path), list[str]()
     suite: Suite | None = parse_into(Suite, values, catalogue(), "", faults)
     if suite is None:  # what else is at fault is seen in what can be read
-        names = [f.name for f in fields(Suite)]
-        sound = [name for name in names if not any(re.match(rf"{name}\b", fault) for fault in faults)]
-        known = {name: values[name] for name in sound if name in values}
-        suite = parse_into(Suite, known, catalogue(), "", [])
+        sound = {key: values[key] for key in values if not any(re.match(rf"{re.escape(key)}\b", f) for f in faults)}
+        suite = parse_into(Suite, sound, catalogue(), "", [])
     if suite is None:
         raise ConfigError(faults, str(path))
-    bases = {}
     faults += _misfits(suite)
+    bases = {}
     for label, file in suite.algos.items():
         config = Path(os.path.normpath(path.parent / file))
         try:
@@ -103,25 +96,8 @@ def read_suite(path: Path, plugins: Sequence[str] = ()) -> tuple[Suite, list[Cel
             faults += [f"algos.{label}: {fault}" for fault in error.faults]
     if faults:
         raise ConfigError(faults, str(path))
-    extra = [*suite.plugins, *plugins]
-    cells, wrong = [], dict[str, list[str]]()
-    for algo, dataset in itertools.product(suite.algos, suite.datasets):
-        for options, texts in _overrides(suite, algo, dataset):
-            config, base = bases[algo]
-            words = (str(config), *texts)
-            loaded = tuple(word for plugin in extra for word in ("--plugin", plugin))
-            try:
-                settings, _ = read_settings(base, texts, extra)
-            except RlalgoError as error:
-                name = "/".join(part for part in (algo, dataset, options) if part)
-                for fault in getattr(error, "faults", [error]):
-                    wrong.setdefault(str(fault), []).append(name)
-                continue
-            cells += [
-                Cell(algo, dataset, options, seed, replace(settings, seed=seed), (*words, f"seed={seed}", *loaded))
-                for seed in suite.seeds
-            ]
-    faults += [*_together(wrong), *_clashes([cell.name for cell in cells])]
+    cells = _cells(suite, bases, [*suite.plugins, *plugins], faults)
+    faults += _clashes([cell.name for cell in cells])
     if faults:
         raise ConfigError(faults, str(path))
     return suite, sorted(cells, key=lambda cell: suite.seeds.index(cell.seed))
@@ -137,37 +113,54 @@ def check_data(cells: Iterable[Cell], download: bool) -> set[str]:
     Raises:
         ConfigError: every dataset that cannot be had, and every algorithm that cannot act in one's action space.
     """
-    wanted: dict[tuple[str, bool], list[Cell]] = {}
+    users: dict[tuple[str, bool], list[Cell]] = {}
     for cell in cells:
         config = cell.settings.source.config
         if isinstance(config, MinariSource.Config):
-            wanted.setdefault((config.id, config.download), []).append(cell)
+            users.setdefault((config.id, config.download), []).append(cell)
     absent, faults = set[str](), dict[str, list[str]]()
-    for (ident, may_download), mine in wanted.items():
+    for (ident, may_download), its in users.items():
         if may_download and not download and ident not in local_ids():
-            absent |= {cell.name for cell in mine}
+            absent |= {cell.name for cell in its}
             continue
         try:
             require(ident, may_download)
             space = read_metadata(ident).action_space
         except DataError as error:
-            faults[str(error)] = [cell.group for cell in mine]
+            faults[str(error)] = [cell.group for cell in its]
             continue
-        for cell in mine:
+        for cell in its:
             choice = cell.settings.algo
             assert choice.entry is not None
-            if not supports(choice.entry.cls, space):
-                text = f"algo: {choice.name} needs {needed(choice.entry.cls)}; minari:{ident} has {space}"
-                faults.setdefault(text, []).append(cell.group)
+            if message := misfit(choice.entry.cls, space, choice.name, f"minari:{ident}"):
+                faults.setdefault(f"algo: {message}", []).append(cell.group)
     if faults:
         raise ConfigError(_together(faults))
     return absent
 
 
-def write_plan(folder: Path, suite: Path, cells: Sequence[Cell]) -> None:
-    """suite.yaml, for `rlalgo report`."""
-    runs = [PlannedRun(cell.name, cell.algo, cell.dataset, cell.options, cell.seed) for cell in cells]
-    write_yaml(folder / PLAN, to_mapping(Plan(str(suite), runs)))
+def _cells(
+    suite: Suite, bases: Mapping[str, tuple[Path, Mapping[str, Any]]], plugins: Sequence[str], faults: list[str]
+) -> list[Cell]:
+    """The runs by algorithm, dataset, options and seed; faults of their settings are added to those given."""
+    cells, wrong = list[Cell](), dict[str, list[str]]()
+    loaded = [word for plugin in plugins for word in ("--plugin", plugin)]
+    for algo, dataset in itertools.product(suite.algos, suite.datasets):
+        config, base = bases[algo]
+        for options, texts in _overrides(suite, algo, dataset):
+            group = "/".join(part for part in (algo, dataset, options) if part)
+            try:
+                settings, _ = read_settings(base, texts, plugins)
+            except RlalgoError as error:
+                for fault in getattr(error, "faults", [error]):
+                    wrong.setdefault(str(fault), []).append(group)
+                continue
+            for seed in suite.seeds:
+                words = (str(config), *texts, f"seed={seed}", *loaded)
+                seeded = replace(settings, seed=seed)
+                cells.append(Cell(f"{group}/s{seed}", algo, dataset, options, seed, seeded, words))
+    faults += _together(wrong)
+    return cells
 
 
 def _overrides(suite: Suite, algo: str, dataset: str) -> Iterator[tuple[str, list[str]]]:
@@ -179,28 +172,26 @@ def _overrides(suite: Suite, algo: str, dataset: str) -> Iterator[tuple[str, lis
         texts += texts_of(values) if matches(pattern, pair) else []
     for pattern, tried in suite.options.items():
         axes |= {key: [f"{key}={json.dumps(v)}" for v in vs] for key, vs in tried.items() if matches(pattern, pair)}
-    for chosen in itertools.product(*axes.values()):
-        yield re.sub(r"[^\w.,=+-]+", "_", ",".join(chosen).replace('"', "")), [*texts, *chosen]
+    for combination in itertools.product(*axes.values()):
+        yield re.sub(r"[^\w.,=+-]+", "_", ",".join(combination).replace('"', "")), [*texts, *combination]
 
 
 def _misfits(suite: Suite) -> list[str]:
     """What types cannot say: labels that are no folders, patterns that match nothing, a seed set twice."""
-    faults = []
-    for kind, labels in (("algos", suite.algos), ("datasets", suite.datasets)):
-        bad = [label for label in labels if not re.fullmatch(_LABEL, label)]
-        faults += [
-            f"{kind}: '{label}' cannot name a folder; use letters, digits, . _ - + and / between" for label in bad
-        ]
+    faults = [
+        f"{kind}: '{label}' cannot name a folder; use letters, digits, . _ - + and / between"
+        for kind, labels in (("algos", suite.algos), ("datasets", suite.datasets))
+        for label in labels
+        if not re.fullmatch(_LABEL, label)
+    ]
     pairs = [f"{algo}/{dataset}" for algo, dataset in itertools.product(suite.algos, suite.datasets)]
     for kind, patterns in (("set", suite.set), ("options", suite.options)):
         for pattern in patterns:
             if not any(matches(pattern, pair) for pair in pairs):
                 cure = near(pattern, [*suite.algos, *pairs]) or f" There are {', '.join(pairs)}."
                 faults.append(f"{kind}: '{pattern}' matches nothing.{cure}")
-    places = {f"datasets.{label}": values for label, values in suite.datasets.items()}
-    places |= {f"set.{label}": values for label, values in suite.set.items()}
-    places |= {f"options.{label}": values for label, values in suite.options.items()}
-    faults += [f"{at}.seed: the suite's `seeds` say which" for at, values in places.items() if "seed" in values]
+    for kind, places in (("datasets", suite.datasets), ("set", suite.set), ("options", suite.options)):
+        faults += [f"{kind}.{label}.seed: the suite's `seeds` say which" for label in places if "seed" in places[label]]
     if len({*suite.seeds}) < len(suite.seeds):
         faults.append(f"seeds: {list(suite.seeds)} has one twice")
     return faults

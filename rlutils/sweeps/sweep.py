@@ -7,37 +7,30 @@ all the others. So a sweep may be stopped at any time, and started again to go o
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
 import platform
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console
 
 from rlalgo.config import to_mapping
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils.checkpoints import store as checkpoint
-from rlutils.config.files import read_yaml
-from rlutils.sweeps.job import Job, look
-from rlutils.sweeps.plan import (
-    PLAN,
-    chosen,
-    last_error,
-    matches,
-)
-from rlutils.sweeps.suite import check_data, read_suite, write_plan
+from rlutils.machine import listening
+from rlutils.sweeps.job import Job, last_error, look
+from rlutils.sweeps.plan import refuse_foreign, write_plan
+from rlutils.sweeps.suite import Cell, Suite, check_data, matches, read_suite
 from rlutils.sweeps.view import View
 from rlutils.sweeps.worker import FAULT
 
@@ -52,15 +45,15 @@ class Stop:
     times = 0
     name = ""
 
-    def __call__(self, number: int, frame: Any) -> None:
+    def __call__(self, name: str) -> None:
         self.times += 1
-        self.name = signal.Signals(number).name
+        self.name = name
 
 
 def plan(
     path: Path, only: Sequence[str] = (), out: Path | None = None, plugins: Sequence[str] = ()
-) -> tuple[list[Job], Path, int | None]:
-    """The runs of a suite file in their present state, the suite's folder, and how many processes it asks for.
+) -> tuple[list[Job], list[Cell], Suite]:
+    """The chosen runs of a suite file in their present state, all of its runs, and the suite.
 
     Args:
         path: the suite file.
@@ -74,17 +67,17 @@ def plan(
     """
     suite, cells = read_suite(path, plugins)
     folder = out or Path(suite.out or Path("runs") / path.stem)
-    for pattern in only:
+    patterns = only or ("*",)
+    for pattern in patterns:
         if not any(matches(pattern, cell.name) for cell in cells):
             raise ConfigError([f"--only '{pattern}' matches no run; they have names such as {cells[0].name}"])
-    jobs = [look(cell, folder) for cell in cells]
-    _refuse_foreign(folder)
-    todo = [job for job in jobs if job.state != "finished" and chosen(job.name, only)]
-    absent = check_data([job.cell for job in todo], download=False)
-    for job in todo:
+    jobs = [look(cell, folder) for cell in cells if any(matches(pattern, cell.name) for pattern in patterns)]
+    refuse_foreign(folder)
+    absent = check_data([job.cell for job in jobs if job.state != "finished"], download=False)
+    for job in jobs:
         if job.name in absent and job.state == "waiting" and not job.note:
             job.note = "its dataset is not on this machine and is to be downloaded first"
-    return jobs, folder, suite.processes
+    return jobs, cells, suite
 
 
 def sweep(
@@ -111,30 +104,26 @@ def sweep(
         ConfigError: every fault of the suite, of any run's settings, and of runs that are there already.
         KeyboardInterrupt: a signal asked to stop; what ran has written a checkpoint.
     """
-    path, console = Path(path), console or Console(highlight=False)
-    every, folder, asked = plan(path, only, None if out is None else Path(out), plugins)
-    cells = [job.cell for job in every]
+    path = Path(path)
+    planned, cells, suite = plan(path, only, None if out is None else Path(out), plugins)
+    folder = planned[0].out
     with _locked(folder) as lock:
-        jobs = [look(cell, folder) for cell in cells if chosen(cell.name, only)]
-        _refuse_changed(jobs, replace)
+        jobs = [look(job.cell, folder) for job in planned]  # another sweep may have been at work until now
+        if not replace:
+            _refuse_changed(jobs)
         todo = [job for job in jobs if job.state != "finished"]
         check_data([job.cell for job in todo], download=True)
         write_plan(folder, path, cells)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        at_once = max(1, min(processes or asked or cores, len(todo)))
-        with _listening() as stop:
-            Runner(todo, at_once, max(1, cores // at_once), lock, stop).work(View(jobs, console))
+        at_once = max(1, min(processes or suite.processes or cores, len(todo)))
+        stop = Stop()
+        with listening(stop):
+            view = View(jobs, console or Console(highlight=False))
+            Runner(todo, at_once, max(1, cores // at_once), lock, stop).work(view)
     if stop.times:
         done = sum(job.state == "finished" for job in jobs)
-        words = ["rlalgo", "sweep", str(path), *(word for pattern in only for word in ("--only", pattern))]
-        words += ["--processes", str(processes)] if processes else []
-        words += ["--out", str(out)] if out is not None else []
-        words += ["--replace"] if replace else []
-        words += [word for plugin in plugins for word in ("--plugin", plugin)]
-        raise KeyboardInterrupt(
-            f"stopped by {stop.name}: {done} of {len(jobs)} runs finished, nothing is lost; "
-            f"the same command goes on: {shlex.join(words)}"
-        )
+        counts = f"{done} of {len(jobs)} runs finished"
+        raise KeyboardInterrupt(f"stopped by {stop.name}: {counts}, nothing is lost; the same command goes on")
     return jobs
 
 
@@ -146,9 +135,10 @@ class Runner:
         self.processes, self.threads, self.lock, self.stop = processes, threads, lock, stop
 
     def work(self, view: View) -> None:
-        told = 0
+        """Returns when every job is finished or failed, or when a signal has stopped those at work."""
+        heeded = 0
         try:
-            with view:
+            with view.live():
                 while self.running or (self.queue and not self.stop.times):
                     while self.queue and len(self.running) < self.processes and not self.stop.times:
                         job = self.queue.popleft()
@@ -158,11 +148,10 @@ class Runner:
                         self._settle(job)
                         again = "stopped" if self.stop.times else "failed and will be tried again"
                         view.say(job, again if job.state == "waiting" else job.state)
-                    if self.stop.times > told:
-                        told = self.stop.times
-                        self._ask(signal.SIGTERM if told == 1 else signal.SIGKILL)
+                    if self.stop.times > heeded:
+                        heeded = self.stop.times
+                        self._signal(signal.SIGTERM if heeded == 1 else signal.SIGKILL)
                         view.stopping = self.stop.name
-                    view.refresh()
                     time.sleep(0.1)
         finally:
             self._end()
@@ -174,9 +163,12 @@ class Runner:
         if not (job.folder / "config.yaml").exists():  # it was killed before it had written anything
             shutil.rmtree(job.folder, ignore_errors=True)
         threads = job.cell.settings.threads or self.threads
-        settings = to_mapping(replace(job.cell.settings, threads=threads))
-        request = {"settings": settings, "folder": str(job.folder), "resume": resume}
-        request["command"] = job.cell.command(job.out)
+        request = {
+            "settings": to_mapping(dataclasses.replace(job.cell.settings, threads=threads)),
+            "folder": str(job.folder),
+            "command": job.cell.command(job.out),
+            "resume": resume,
+        }
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
@@ -201,22 +193,23 @@ class Runner:
     def _settle(self, job: Job) -> None:
         """What became of a process that has ended."""
         assert job.process is not None
+        assert job.process.stdin is not None
         self.running.remove(job)
         with contextlib.suppress(BrokenPipeError):
-            job.process.stdin.close()  # type: ignore[union-attr]
+            job.process.stdin.close()
         status, job.process = job.process.returncode, None
         if status == 0:
             job.state, job.note = "finished", ""
         elif self.stop.times:
             job.state, job.note = "waiting", ""
         else:
-            said = last_error(job.log, job.log_start) or "it said nothing"
-            job.note = said if status > 0 else f"killed by {signal.Signals(-status).name}"
+            killed = f"killed by {signal.Signals(-status).name}" if status < 0 else ""
+            job.note = killed or last_error(job.log, job.log_start) or "it said nothing"
             job.state = "waiting" if job.tries < 2 and status != FAULT else "failed"
             if job.state == "waiting":
                 self.queue.append(job)
 
-    def _ask(self, number: int) -> None:
+    def _signal(self, number: int) -> None:
         """Sends a signal to every run; SIGTERM asks for a checkpoint and an end."""
         for job in self.running:
             if job.process is not None and job.process.poll() is None:
@@ -225,31 +218,19 @@ class Runner:
 
     def _end(self) -> None:
         """Leaves no process behind, whatever the reason to end is."""
-        self._ask(signal.SIGTERM)
         until = time.monotonic() + GRACE
-        for job in self.running:
-            if job.process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    job.process.wait(max(0.0, until - time.monotonic()))
-        self._ask(signal.SIGKILL)
-        for job in self.running:
-            if job.process is not None:
-                job.process.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self._signal(number)
+            for job in self.running:
+                if job.process is not None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        job.process.wait(max(0.0, until - time.monotonic()) if number == signal.SIGTERM else None)
 
 
-def _refuse_changed(jobs: Sequence[Job], replace: bool) -> None:
-    changed = [job for job in jobs if job.state == "changed"]
-    if changed and not replace:
-        cure = "start such runs anew with --replace, or choose another --out"
-        raise ConfigError([*(f"{job.name} was trained with other settings: {job.note}" for job in changed), cure])
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """ConfigError where something else than a suite's runs lies in the folder, which is to be left alone."""
-    inside = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
-    plan = read_yaml(folder / PLAN) if PLAN in inside else None
-    if inside and not (isinstance(plan, dict) and "runs" in plan):
-        raise ConfigError([f"{folder} exists, is not empty and is not a suite's folder; choose another --out"])
+def _refuse_changed(jobs: Sequence[Job]) -> None:
+    faults = [f"{job.name} was trained with other settings: {job.note}" for job in jobs if job.state == "changed"]
+    if faults:
+        raise ConfigError([*faults, "start such runs anew with --replace, or choose another --out"])
 
 
 @contextlib.contextmanager
@@ -273,18 +254,3 @@ def _locked(folder: Path) -> Iterator[IO]:
         lock.write(f"process {os.getpid()} on {platform.node()}")
         lock.flush()
         yield lock
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[Stop]:
-    """Counts SIGINT and SIGTERM while this lasts."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may set handlers
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlalgo.config import Count, Positive, Whole
 from rlalgo.core.algo import BatchRLAlgo
+from rlalgo.core.dataset import Dataset
 from rlalgo.core.episodes import Episodes
 from rlalgo.core.trainer import Run, StopTraining, Trainer
 from rlalgo.errors import TrainingError
@@ -45,38 +46,36 @@ class OfflineTrainer(Trainer):
         self.position = 0
         self.best: float | None = None
         self.waited = 0  # evaluations since the best
-        self.recent: list[dict[str, Tensor]] = []  # metrics not yet looked at
+        self.unseen: list[tuple[int, dict[str, Tensor]]] = []  # steps and metrics not yet looked at
         data = algo.dataset(episodes).to(run.device)
         state = run.restore(algo)
         if state is not None:
             self._load(state)
         run.start(algo, config.steps)
         algo.train()
-        step = run.step
-        stopping = False
-        while step < config.steps and not stopping:
-            metrics = algo.update(data.gather(self._next_rows(data)))
-            step += 1
-            self.recent.append(metrics)
-            last = step == config.steps
-            evaluate = last or (bool(run.evaluate_every) and step % run.evaluate_every == 0)
-            save = evaluate or (bool(config.checkpoint_every) and step % config.checkpoint_every == 0)
+        for step in range(run.step + 1, config.steps + 1):
+            metrics = algo.update(data.gather(self._next_rows(data)), step)
+            self.unseen.append((step, metrics))
+            evaluate = run.evaluates_at(step)
+            every = config.checkpoint_every
+            save = evaluate or step == config.steps or (every > 0 and step % every == 0)
             if evaluate or step % config.check_every == 0:
-                self._refuse_bad(step)
+                self._refuse_bad()
             try:
                 run.on_step(step, metrics)
                 if evaluate:
                     self._compare(run.evaluate(algo, step))
             except StopTraining as reason:
                 run.stopped = str(reason)
-                stopping = True
-            if save or stopping or run.stop_signal:
-                self._refuse_bad(step)  # what is bad is never saved
+            if save or run.stopped is not None or run.stop_signal:
+                self._refuse_bad()  # what is bad is never saved
                 run.checkpoint(algo, step, self._state())
             if run.stop_signal:
                 raise KeyboardInterrupt(f"stopped by {run.stop_signal} after step {step}; a checkpoint is written")
+            if run.stopped is not None:
+                return
 
-    def _next_rows(self, data: Any) -> Tensor:
+    def _next_rows(self, data: Dataset) -> Tensor:
         """(B,) the rows of the next batch."""
         B = self.config.batch_size
         if self.position + B > len(self.rows):  # as many as there are but for another batch size on resuming
@@ -96,22 +95,22 @@ class OfflineTrainer(Trainer):
         if self.config.patience is not None and self.waited >= self.config.patience:
             raise StopTraining(f"no better score than {self.best:.2f} in {self.waited} evaluations (patience)")
 
-    def _refuse_bad(self, step: int) -> None:
+    def _refuse_bad(self) -> None:
         """TrainingError with the step and the metric of the first NaN or exploding loss since the last look."""
-        if not self.recent:
+        places = [(step, name) for step, metrics in self.unseen for name in metrics]
+        if not places:
             return
-        names = list(self.recent[0])
-        values = torch.stack([torch.stack([m[name].float() for name in names]) for m in self.recent]).cpu()  # (n, M)
-        limit = torch.tensor([self.config.max_loss if name.endswith("loss") else torch.inf for name in names])
-        bad = ~torch.isfinite(values) | (values > limit)
+        values = torch.stack([value.float() for _, metrics in self.unseen for value in metrics.values()]).cpu()  # (n,)
+        limits = torch.tensor([self.config.max_loss if name.endswith("loss") else torch.inf for _, name in places])
+        bad = ~torch.isfinite(values) | (values > limits)
         if bad.any():
-            row, column = bad.nonzero()[0].tolist()
-            at = step - len(self.recent) + 1 + row
+            first = int(bad.nonzero()[0])
+            step, name = places[first]
             raise TrainingError(
-                f"step {at}: {names[column]} is {values[row, column]:g}; training stopped and this state is not saved. "
+                f"step {step}: {name} is {values[first]:g}; training stopped and this state is not saved. "
                 "Try a lower learning rate, gradient clipping or other scales (rewards, returns)"
             )
-        self.recent.clear()
+        self.unseen.clear()
 
     def _state(self) -> dict[str, Any]:
         return {

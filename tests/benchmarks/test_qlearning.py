@@ -74,8 +74,8 @@ def peer(request: pytest.FixtureRequest, episodes: Episodes, full: bool, tmp_pat
 def trained(name: str, episodes: Episodes) -> BatchRLAlgo:  # noqa: F811
     """The algorithm with its defaults, ready to train."""
     torch.manual_seed(0)
-    cls = rlutils.catalogue().get("algo", name).cls
-    algo = cls(episodes.spec, cls.Config())
+    entry = rlutils.catalogue().get("algo", name)
+    algo = entry.cls(episodes.spec, entry.Config())
     algo.prepare(episodes, total_steps=100_000)
     return algo.train()
 
@@ -93,8 +93,9 @@ def test_q_step(benchmark: Any, full: bool, episodes: Episodes, peer: Peer | Non
             seconds.append(peer.steps(block))
 
     def ours() -> dict[str, torch.Tensor]:
-        for rows in data.rows(BATCH * block, generator).split(BATCH):  # as the trainer draws them
-            metrics = algo.update(data.gather(rows))
+        parts = data.rows(BATCH * block, generator).split(BATCH)  # as the trainer draws them
+        for step, rows in enumerate(parts, 1):
+            metrics = algo.update(data.gather(rows), step)
         return metrics
 
     warmup = 2

@@ -206,8 +206,8 @@ def test_train_step(benchmark: Any, full: bool, episodes: Episodes, algo: Decisi
     inputs = pair(batch, algo)
     algo.train()
     peer.model.train()
-    mine, theirs = compare(benchmark, lambda: algo.update(batch), lambda: peer.step(inputs), rounds=25)
-    assert 0.5 < float(mine["loss"]) / float(theirs) < 2  # dropout differs, and so do the steps after it
+    mine, theirs = compare(benchmark, lambda: algo.update(batch, 1), lambda: peer.step(inputs), rounds=25)
+    assert 0.5 < float(mine["actor/loss"]) / float(theirs) < 2  # dropout differs, and so do the steps after it
 
 
 def test_sampler(benchmark: Any, full: bool, episodes: Episodes, algo: DecisionTransformer, peer: Peer) -> None:
@@ -231,11 +231,11 @@ def test_training(benchmark: Any, full: bool, episodes: Episodes, algo: Decision
     peer.model.train()
     mine, theirs = compare(
         benchmark,
-        lambda: algo.update(data.gather(data.rows(n, generator))),
+        lambda: algo.update(data.gather(data.rows(n, generator)), 1),
         lambda: peer.step(peer.collate(n)),
         rounds=20,
     )
-    assert np.isfinite([float(mine["loss"]), float(theirs)]).all()
+    assert np.isfinite([float(mine["actor/loss"]), float(theirs)]).all()
 
 
 def test_rollout(benchmark: Any, full: bool, episodes: Episodes, algo: DecisionTransformer, peer: Peer) -> None:

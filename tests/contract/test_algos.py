@@ -56,7 +56,15 @@ CASES = {
         steps=200,
     ),
     "dt": Case(
-        {"context": 4, "width": 32, "layers": 2, "heads": 2, "lr": 3e-3, "warmup": 10, "return_scale": 10.0},
+        {
+            "context_length": 4,
+            "embed_dim": 32,
+            "n_layers": 2,
+            "n_heads": 2,
+            "lr": 3e-3,
+            "warmup": 10,
+            "return_scale": 10.0,
+        },
         metric="action_error",
         below={"box": 0.2, "discrete": 0.65},
         steps=200,

@@ -30,7 +30,7 @@ def test_the_encoder_of_the_readme_trains_and_loads(tmp_path: Path) -> None:
 
 def test_the_configuration_of_the_readme_is_valid() -> None:
     settings, _ = read_settings(parse_yaml(blocks("yaml")[0]))
-    assert settings.algo.config.state_encoder.config.hidden == (128,)
+    assert settings.algo.config.state_encoder.config.hidden_dims == (128,)
 
 
 def test_the_original_names_of_the_readme_can_be_imported() -> None:

@@ -55,7 +55,7 @@ def test_a_run_leaves_all_that_is_needed_to_read_and_repeat_it(finished: Path) -
     assert record["command"].startswith("rlalgo train")
     assert {"python", "torch", "numpy"} <= set(record["versions"])
     assert [int(row["step"]) for row in metrics(finished)] == [10, 20, 30, 40, 50, 60]
-    assert all(np.isfinite(float(row["loss"])) for row in metrics(finished))
+    assert all(np.isfinite(float(row["actor/loss"])) for row in metrics(finished))
     assert [e["step"] for e in evaluations(finished)] == [20, 40, 60]
     last = evaluations(finished)[-1]
     assert [p["label"] for p in last["policies"]] == ["target_return=0", "target_return=8"]
@@ -217,7 +217,7 @@ def test_a_run_is_not_evaluated_with_data_of_another_kind_nor_as_another_algorit
     ):
         rlutils.evaluate(run.folder, overrides=["source.discrete=true"], plugins=[PLUGIN])
     with pytest.raises(ConfigError, match=r"algo: .*cannot be overridden; train another run"):
-        rlutils.evaluate(run.folder, overrides=["algo.width=3"], plugins=[PLUGIN])
+        rlutils.evaluate(run.folder, overrides=["algo.lr=3"], plugins=[PLUGIN])
     assert rlutils.evaluate(run.folder, overrides=["source.episodes=9"], plugins=[PLUGIN]).metrics
 
 
@@ -345,7 +345,7 @@ def test_a_refused_run_deletes_nothing_and_leaves_nothing(
     elif fault == "data":
         monkeypatch.setattr(BC, "dataset", lambda *_: (_ for _ in ()).throw(DataError("nothing to learn from")))
     else:
-        config["algo"] = {"name": "bc", "width": 99_999_999}
+        config["algo"] = {"name": "bc", "hidden_dims": [99_999_999, 99_999_999]}
     said = {"env": "CartPole", "evaluator": "fqe needs", "data": "nothing", "memory": "does not fit into the memory"}
     for name in ("run", "new"):
         with pytest.raises(RlalgoError, match=said[fault]):

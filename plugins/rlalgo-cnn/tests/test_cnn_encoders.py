@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import rlutils
 from rlalgo.config import field_docs, parse
-from rlalgo.encoders import encoder
+from rlalgo.nets import encoder
 from rlalgo.errors import ConfigError, PluginError
 from rlalgo.registry import Choice, Kind
 
@@ -85,7 +85,7 @@ def of(module: nn.Module, kind: type[nn.Module]) -> list[Any]:
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("hidden", [None, 5])
 def test_cnn_computes_convolutions_with_relu_and_a_linear_map(hidden: int | None, tanh: bool) -> None:
-    module, image = make("cnn", images(2, 8, 7), hidden=hidden, tanh=tanh), bytes_of(2, 8, 7)
+    module, image = make("cnn", images(2, 8, 7), hidden_dim=hidden, tanh=tanh), bytes_of(2, 8, 7)
     x = image.numpy() / 255
     for layer in of(module, nn.Conv2d):
         x = relu(convolved(x, layer))

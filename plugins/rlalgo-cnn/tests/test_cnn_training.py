@@ -28,7 +28,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 }
 ALGOS: dict[str, dict[str, Any]] = {
     "bc": {"width": 16, "layers": 1},
-    "dt": {"context": 3, "width": 16, "layers": 1, "warmup": 2, "return_scale": 1.0},
+    "dt": {"context_length": 3, "embed_dim": 16, "n_layers": 1, "warmup": 2, "return_scale": 1.0},
     "dqn": {"width": 16, "layers": 1},
     "discrete_cql": {"width": 16, "layers": 1},
     "discrete_iql": {"width": 16, "layers": 1},
@@ -49,8 +49,8 @@ def train(choice: Choice, episodes: Episodes, steps: int, batch: int = 32) -> Ba
     algo = choice.entry.cls(episodes.spec, choice.config)
     algo.prepare(episodes, steps)
     data, generator = algo.dataset(episodes), torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        algo.update(data.gather(data.rows(batch, generator)))
+    for step in range(1, steps + 1):
+        algo.update(data.gather(data.rows(batch, generator)), step)
     return algo
 
 
@@ -67,7 +67,7 @@ def caught(algo: BatchRLAlgo, **options: Any) -> float:
 EYE = {"name": "cnn", "channels": [16, 32], "kernels": [4, 3], "strides": [2, 1]}
 LEARNING: dict[str, tuple[dict[str, Any], int, int]] = {
     "bc": ({"width": 64, "layers": 1, "lr": 3e-3, "final_lr": 0.05, "keep_top": 0.5}, 400, 64),
-    "dt": ({"context": 4, "width": 32, "layers": 1, "dropout": 0.0, "lr": 3e-3, "final_lr": 0.1, "warmup": 20,
+    "dt": ({"context_length": 4, "embed_dim": 32, "n_layers": 1, "dropout": 0.0, "lr": 3e-3, "final_lr": 0.1, "warmup": 20,
             "clip": 1.0, "return_scale": 1.0}, 300, 48),
 }  # fmt: skip
 """Options, updates and items in a batch."""

@@ -16,19 +16,13 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from rlalgo import BatchRLAlgo, Choice, DataSpec, Episodes, Kind, WindowBatch, hookimpl
 from rlalgo.batchrl.dt.dt_model import RETURN_SPACE, DTModel, DTOutput
 from rlalgo.batchrl.dt.policy import DTPolicy
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset
 from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2
-from rlalgo.config import Count, Fraction, NonNegative, Positive, Probability, Whole
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import WindowBatch
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.spec import DataSpec
-from rlalgo.encoders import encoder
-from rlalgo.hookspecs import hookimpl
-from rlalgo.nets import Normalizer, action_head, decay_groups, masked_mean, warmup_cosine
-from rlalgo.registry import Choice, Kind
+from rlalgo.config import Count, Fraction, NonNegative, Positive, Probability, StateEncoder, Whole
+from rlalgo.nets import Normalizer, action_head, decay_groups, encoder, masked_mean, warmup_cosine
 
 
 class DecisionTransformer(BatchRLAlgo[WindowBatch]):
@@ -36,18 +30,18 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
 
     @dataclass(frozen=True)
     class Config:
-        context: Count = 20
+        context_length: Count = 20
         """K, steps that the model sees at once (three tokens each)."""
-        width: Count = 128
+        embed_dim: Count = 128
         """Size of a token."""
-        layers: Count = 3
+        n_layers: Count = 3
         """Transformer blocks."""
-        heads: Count = 1
-        """Attention heads; must divide width."""
+        n_heads: Count = 1
+        """Attention heads; must divide embed_dim."""
         activation: Literal["relu", "gelu", "gelu_new"] = "relu"
         """Nonlinearity of the blocks."""
         dropout: Probability = 0.1
-        """On embeddings, attention and residuals."""
+        """Dropout on embeddings, attention and residuals."""
         lr: Positive = 1e-4
         """AdamW's learning rate after warmup."""
         weight_decay: NonNegative = 1e-4
@@ -57,7 +51,7 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         betas: tuple[Probability, Probability] = (0.9, 0.999)
         """AdamW's averaging factors."""
         clip: Positive | None = 0.25
-        """Largest gradient norm."""
+        """Largest gradient norm; null for no limit."""
         warmup: Whole = 10_000
         """Updates over which the learning rate rises linearly."""
         final_lr: Fraction = 1.0
@@ -73,14 +67,14 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         tanh: bool = True
         """Squash continuous actions into a bounded action space."""
         max_timestep: Count | None = None
-        """Rows of the timestep table; later timesteps use the last one. None: the longest possible episode."""
+        """Rows of the timestep table; later timesteps use the last one. null: the longest possible episode."""
         positions: Literal["timestep", "token"] = "timestep"
         """Embed each step's timestep (gym), or the token's place and the window's first timestep (Atari)."""
         state_loss: NonNegative = 0.0
-        """Weight of predicting the next state; 0, as in the paper, leaves the head out."""
+        """Weight of predicting the next state; 0, as in the paper, leaves that head out."""
         return_loss: NonNegative = 0.0
-        """Weight of predicting the next return-to-go; likewise."""
-        state_encoder: Annotated[Choice, Kind("encoder", "state")] = Choice("linear")
+        """Weight of predicting the next return-to-go; 0, as in the paper, leaves that head out."""
+        state_encoder: StateEncoder = Choice("linear")
         """What embeds observations."""
         action_encoder: Annotated[Choice, Kind("encoder", "action")] = Choice("linear")
         """What embeds actions."""
@@ -90,15 +84,15 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         """What embeds timesteps."""
 
         def __post_init__(self) -> None:
-            if self.width % self.heads:
-                raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-            if self.context == 1 and (self.state_loss or self.return_loss):
-                raise ValueError("state_loss and return_loss predict the next step, so context must be 2 or more")
+            if self.embed_dim % self.n_heads:
+                raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of n_heads {self.n_heads}")
+            if self.context_length == 1 and (self.state_loss or self.return_loss):
+                raise ValueError("state_loss and return_loss predict the next step: context_length must be 2 or more")
 
     @dataclass(frozen=True)
     class PolicyConfig:
         target_return: float | None = None
-        """Return to ask for, in raw reward units; None asks for the best return in the training data."""
+        """Return to ask for, in raw reward units; null asks for the best return in the training data."""
         sample: bool = False
         """Draw discrete actions from the predicted distribution, as the paper does on Atari, not the likeliest."""
 
@@ -106,36 +100,33 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        seen, width = spec.encoder_space(), config.width
+        space, W = spec.encoder_space(), config.embed_dim
+        if config.state_loss and len(space.shape) != 1:
+            raise TypeError(f"dt: state_loss predicts vector observations, got {space}; set it to 0")
         self.max_timestep = config.max_timestep or spec.max_steps
-        self.normalizer = Normalizer(seen.shape)
+        self.normalizer = Normalizer(space.shape)
         self.register_buffer("best_return", torch.zeros((), dtype=torch.float64))
-        if config.state_loss and len(seen.shape) != 1:
-            raise TypeError(f"dt: state_loss predicts vector observations, got {seen}; set it to 0")
-        timesteps = spaces.Discrete(self.max_timestep)
         self.model = DTModel(
-            width,
-            embed_state=encoder(config.state_encoder, "state", seen, width),
-            embed_action=encoder(config.action_encoder, "action", spec.action_space, width),
-            embed_return=encoder(config.return_encoder, "return", RETURN_SPACE, width),
-            embed_timestep=encoder(config.timestep_encoder, "timestep", timesteps, width),
-            head=action_head(width, spec.action_space, config.tanh),
-            trunk=TrajectoryGPT2(
-                width, config.layers, config.heads, activation=config.activation, dropout=config.dropout
-            ),
-            predict_state=nn.Linear(width, seen.shape[0]) if config.state_loss else None,
-            predict_return=nn.Linear(width, 1) if config.return_loss else None,
-            context=config.context if config.positions == "token" else None,
+            W,
+            embed_state=encoder(config.state_encoder, "state", space, W),
+            embed_action=encoder(config.action_encoder, "action", spec.action_space, W),
+            embed_return=encoder(config.return_encoder, "return", RETURN_SPACE, W),
+            embed_timestep=encoder(config.timestep_encoder, "timestep", spaces.Discrete(self.max_timestep), W),
+            head=action_head(W, spec.action_space, config.tanh),
+            trunk=TrajectoryGPT2(W, config.n_layers, config.n_heads, None, config.activation, config.dropout),
+            predict_state=nn.Linear(W, space.shape[0]) if config.state_loss else None,
+            predict_return=nn.Linear(W, 1) if config.return_loss else None,
+            context_length=config.context_length if config.positions == "token" else None,
         )
+        self.stochastic = self.model.head.stochastic
         self.clip = config.clip
-        groups = [{"params": list(self.model.parameters())}]
-        if config.decay == "products":
-            groups = decay_groups(self.model)
+        groups = decay_groups(self.model) if config.decay == "products" else self.model.parameters()
         self.optimizers["model"] = torch.optim.AdamW(
             groups, config.lr, config.betas, weight_decay=config.weight_decay, fused=True
         )
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
+        super().prepare(episodes, total_steps)
         if self.config.normalize:
             self.normalizer.fit(episodes)
         self.best_return.copy_(episodes.returns().max())
@@ -145,10 +136,10 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
 
     def dataset(self, episodes: Episodes) -> RtgEpDataset:
         episodes = episodes.top(self.config.keep_top)
-        return RtgEpDataset(episodes.delayed() if self.config.delayed else episodes, self.config.context)
+        return RtgEpDataset(episodes.delayed() if self.config.delayed else episodes, self.config.context_length)
 
     def embed(self, observations: Tensor) -> Tensor:
-        """Raw (..., *S) -> (..., width)."""
+        """Raw (..., *S) -> (..., W)."""
         return self.model.embed_state(self.normalizer(observations))
 
     def forward(self, observations: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor) -> DTOutput:
@@ -158,49 +149,42 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
     def decode(
         self, states: Tensor, actions: Tensor, returns_to_go: Tensor, timesteps: Tensor, at: Tensor | None = None
     ) -> DTOutput:
-        """As `forward`, from embedded states (B, K, width); with `at`, (B,) int64, one action a window, (B, 1, ...)."""
+        """As `forward`, from embedded states (B, K, W); with `at`, (B,) int64, one action a window, (B, ...)."""
         return self.model.decode(
             states,
-            self.model.head.scale(actions),
+            self.scaler(actions),
             returns_to_go / self.config.return_scale,
             timesteps.clamp(max=self.max_timestep - 1),
             at,
         )
 
-    def update(self, batch: WindowBatch) -> dict[str, Tensor]:
+    def update(self, batch: WindowBatch, step: int) -> dict[str, Tensor]:
         out = self(batch.observations, batch.actions, batch.returns_to_go, batch.timesteps)
-        action_loss = masked_mean(self.model.head.loss(out.actions, batch.actions), batch.mask)
-        metrics = {"loss": action_loss}
-        if out.observations is not None or out.returns is not None:
-            metrics |= self._next_step_losses(out, batch)
-            weights = {"state/loss": self.config.state_loss, "return/loss": self.config.return_loss}
-            metrics["action/loss"] = action_loss
-            metrics["loss"] = action_loss + sum(w * metrics[k] for k, w in weights.items() if k in metrics)
-        self.minimize("model", metrics["loss"])
-        return {key: value.detach() for key, value in metrics.items()}
-
-    def _next_step_losses(self, out: DTOutput, batch: WindowBatch) -> dict[str, Tensor]:
-        """Squared errors of the next state (normalized) and return-to-go (scaled), where there is a next step."""
-        both = batch.mask[:, 1:]  # (B, K-1) padding is on the right: before a real step stands a real one
-        losses = {}
+        loss = actor_loss = -masked_mean(out.actions.log_prob(self.scaler(batch.actions)), batch.mask)
+        metrics = {"actor/loss": actor_loss}
+        both = batch.mask[:, 1:]  # (B, K-1) a step and the next; padding is on the right
         if out.observations is not None:
-            error = (out.observations[:, :-1] - self.normalizer(batch.observations[:, 1:])).square().mean(-1)
-            losses["state/loss"] = masked_mean(error, both)
+            error = out.observations[:, :-1] - self.normalizer(batch.observations[:, 1:])  # (B, K-1, S)
+            metrics["state/loss"] = masked_mean(error.square().mean(-1), both)
+            loss = loss + self.config.state_loss * metrics["state/loss"]
         if out.returns is not None:
-            error = (out.returns[:, :-1] - batch.returns_to_go[:, 1:] / self.config.return_scale).square()
-            losses["return/loss"] = masked_mean(error, both)
-        return losses
+            error = out.returns[:, :-1] - batch.returns_to_go[:, 1:] / self.config.return_scale  # (B, K-1)
+            metrics["return/loss"] = masked_mean(error.square(), both)
+            loss = loss + self.config.return_loss * metrics["return/loss"]
+        if loss is not actor_loss:
+            metrics["loss"] = loss
+        self.minimize("model", loss)
+        return {name: value.detach() for name, value in metrics.items()}
 
     def predict(self, batch: WindowBatch) -> Tensor:
         """(B, K, A) | (B, K) raw greedy actions at every step; what stands at padding means nothing."""
         with self.evaluating():
             out = self(batch.observations, batch.actions, batch.returns_to_go, batch.timesteps)
-            return self.model.head.actions(out.actions)
+            return self.scaler.inverse(out.actions.mode())
 
     def policy(self, options: Sequence[PolicyConfig]) -> DTPolicy:
         best = float(self.best_return)
-        asked = [o if o.target_return is not None else replace(o, target_return=best) for o in options]
-        return DTPolicy(self, asked)
+        return DTPolicy(self, [replace(o, target_return=best) if o.target_return is None else o for o in options])
 
 
 @hookimpl

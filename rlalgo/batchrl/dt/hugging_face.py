@@ -13,24 +13,21 @@ from rlalgo.batchrl.dt.dt_model import RETURN_SPACE, DTModel
 from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2
 from rlalgo.encoders import Linear
 from rlalgo.errors import CheckpointError
-from rlalgo.nets import BoxHead
+from rlalgo.nets import DeterministicHead
 
-# DecisionTransformerConfig's defaults for what a config may leave out, and what must have one value.
-HUGGING_FACE_DEFAULTS = {
-    "n_layer": 3,
-    "n_head": 1,
-    "n_inner": None,
-    "activation_function": "relu",
-    "layer_norm_epsilon": 1e-5,
-    "action_tanh": True,
-    "resid_pdrop": 0.1,
-}
+# What a config must not say otherwise.
+FIXED = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
 
-
-HUGGING_FACE_FIXED = {
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
+# Parts of our parameters' names and what stands there in theirs.
+NAMES = {
+    "trunk.ln_f": "encoder.ln_f",
+    "trunk.blocks": "encoder.h",
+    "attn.qkv": "attn.c_attn",
+    "attn.out": "attn.c_proj",
+    "mlp.0": "mlp.c_fc",
+    "mlp.2": "mlp.c_proj",
+    "head.out": "predict_action.0",
+    ".map.": ".",
 }
 
 
@@ -42,77 +39,66 @@ def from_hugging_face(config: Mapping[str, Any], state_dict: Mapping[str, Tensor
     scaled by the caller.
 
     Args:
-        config: `DecisionTransformerConfig.to_dict()` or the `config.json` of a published model.
+        config: `DecisionTransformerConfig.to_dict()` or the `config.json` of a published model; what it leaves out is
+            as that library has it.
         state_dict: its weights.
 
     Raises:
         CheckpointError: the config asks for what is not supported, or weights are missing or do not fit.
     """
-    get = {**HUGGING_FACE_DEFAULTS, **config}
-    for key, expected in HUGGING_FACE_FIXED.items():
-        if get.get(key, expected) != expected:
-            raise CheckpointError(f"config: {key}={get[key]!r} is not supported, only {expected}")
+    for key, expected in FIXED.items():
+        if config.get(key, expected) != expected:
+            raise CheckpointError(f"config: {key}={config[key]!r} is not supported, only {expected}")
 
-    def count(key: str) -> int:
-        value = get.get(key)
+    def count(key: str, default: int | None = None) -> int:
+        value = config.get(key, default)
         if not isinstance(value, int) or value < 1:
             expected = "a whole number of at least 1 (is it a DecisionTransformerConfig?)"
             raise CheckpointError(f"config: {key}={value!r}, expected {expected}")
         return value
 
-    width, states, actions = count("hidden_size"), count("state_dim"), count("act_dim")
-    linear, box = Linear.Config(), spaces.Box(-1, 1, (actions,), np.float32)
-    inner = None if get["n_inner"] is None else count("n_inner")
-    activation, dropout, eps = get["activation_function"], get["resid_pdrop"], get["layer_norm_epsilon"]
+    W, S, A, n_layers = count("hidden_size"), count("state_dim"), count("act_dim"), count("n_layer", 3)
+    linear, box = Linear.Config(), spaces.Box(-1, 1, (A,), np.float32)
     try:
-        trunk = TrajectoryGPT2(width, count("n_layer"), count("n_head"), inner, activation, dropout, eps)
+        trunk = TrajectoryGPT2(
+            W,
+            n_layers,
+            count("n_head", 1),
+            inner=None if config.get("n_inner") is None else count("n_inner"),
+            activation=config.get("activation_function", "relu"),
+            dropout=config.get("resid_pdrop", 0.1),
+            eps=config.get("layer_norm_epsilon", 1e-5),
+        )
     except ValueError as error:
         raise CheckpointError(f"config: {error}") from error
     model = DTModel(
-        width,
-        embed_state=Linear(spaces.Box(-np.inf, np.inf, (states,), np.float32), width, linear),
-        embed_action=Linear(box, width, linear),
-        embed_return=Linear(RETURN_SPACE, width, linear),
-        embed_timestep=Linear(spaces.Discrete(count("max_ep_len")), width, linear),
-        head=BoxHead(width, box, tanh=bool(get["action_tanh"])),
+        W,
+        embed_state=Linear(spaces.Box(-np.inf, np.inf, (S,), np.float32), W, linear),
+        embed_action=Linear(box, W, linear),
+        embed_return=Linear(RETURN_SPACE, W, linear),
+        embed_timestep=Linear(spaces.Discrete(count("max_ep_len")), W, linear),
+        head=DeterministicHead(W, box, tanh=bool(config.get("action_tanh", True))),
         trunk=trunk,
-        predict_state=nn.Linear(width, states),
-        predict_return=nn.Linear(width, 1),
+        predict_state=nn.Linear(W, S),
+        predict_return=nn.Linear(W, 1),
     )
     try:
-        model.load_state_dict(_renamed(state_dict))
+        weights = {name: _weight(name, state_dict) for name in model.state_dict()}
+        weights["embed_ln.bias"] = weights["embed_ln.bias"] + state_dict["encoder.wpe.weight"][0]
     except KeyError as error:
-        message = f"weights: {error} is missing; are they a DecisionTransformerModel's?"
+        message = f"weights: {error} is missing; are they a DecisionTransformerModel's, and is n_layer {n_layers}?"
         raise CheckpointError(message) from error
+    if any(name.startswith(f"encoder.h.{n_layers}.") for name in state_dict):
+        raise CheckpointError(f"weights do not fit the config: they have more blocks than n_layer={n_layers}")
+    try:
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"weights do not fit the config: {error}") from error
     return model
 
 
-def _renamed(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face's names and layouts -> ours. Their Conv1D keeps (in, out), a Linear (out, in)."""
-    ours: dict[str, Tensor] = {}
-    pairs = {"attn.c_attn": "qkv", "attn.c_proj": "attn_out", "mlp.c_fc": "fc", "mlp.c_proj": "mlp_out"}
-    for i in sorted({name.split(".")[2] for name in theirs if name.startswith("encoder.h.")}):
-        for a, b in pairs.items():
-            ours[f"trunk.blocks.{i}.{b}.weight"] = theirs[f"encoder.h.{i}.{a}.weight"].T
-            ours[f"trunk.blocks.{i}.{b}.bias"] = theirs[f"encoder.h.{i}.{a}.bias"]
-        for norm in ("ln_1", "ln_2"):
-            for part in ("weight", "bias"):
-                ours[f"trunk.blocks.{i}.{norm}.{part}"] = theirs[f"encoder.h.{i}.{norm}.{part}"]
-    same = {
-        "encoder.ln_f": "trunk.ln_f",
-        "embed_state": "embed_state.map",
-        "embed_action": "embed_action.map",
-        "embed_return": "embed_return.map",
-        "embed_ln": "embed_ln",
-        "predict_action.0": "head.out",
-        "predict_state": "predict_state",
-        "predict_return": "predict_return",
-    }
-    for a, b in same.items():
-        for part in ("weight", "bias"):
-            ours[f"{b}.{part}"] = theirs[f"{a}.{part}"]
-    ours["embed_timestep.map.weight"] = theirs["embed_timestep.weight"]
-    ours["embed_ln.bias"] = theirs["embed_ln.bias"] + theirs["encoder.wpe.weight"][0]
-    return ours
+def _weight(name: str, state_dict: Mapping[str, Tensor]) -> Tensor:
+    """Their weight that is called `name` here. Their Conv1D keeps (in, out), a Linear (out, in)."""
+    for ours, theirs in NAMES.items():
+        name = name.replace(ours, theirs)
+    return state_dict[name].T if ".c_" in name and name.endswith("weight") else state_dict[name]

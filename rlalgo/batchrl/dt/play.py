@@ -1,21 +1,15 @@
-"""DTPolicy: the last K steps of every row, and a return-to-go that falls with each reward; dt_play."""
+"""dt_play: a Decision Transformer in one environment."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import gymnasium
 
+from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.episodes import Episodes
 from rlalgo.core.rollout import rollout
 
-if TYPE_CHECKING:
-    from rlalgo.batchrl.dt.decision_transformer import DecisionTransformer
 
-
-def dt_play(
-    env: gymnasium.Env, algo: DecisionTransformer, target_return: float, episodes: int = 10, seed: int = 0
-) -> Episodes:
+def dt_play(env: gymnasium.Env, algo: BatchRLAlgo, target_return: float, episodes: int = 10, seed: int = 0) -> Episodes:
     """Plays a Decision Transformer in one environment, asking for `target_return` (raw reward units).
 
     Args:
@@ -25,5 +19,5 @@ def dt_play(
         episodes: how many to play.
         seed: episode k is reset with `seed + k`.
     """
-    options = [algo.PolicyConfig(target_return=target_return)]
-    return rollout(algo.policy(options), [env], episodes, seed)
+    policy = algo.policy([algo.PolicyConfig(target_return=target_return)])
+    return rollout(policy, [env], episodes, seed)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.policy import FrameStack, Policy
 from rlalgo.nets import Chooser
-
-if TYPE_CHECKING:
-    from rlalgo.batchrl.dt.decision_transformer import DecisionTransformer
 
 
 class DTPolicy(Policy):
@@ -22,11 +20,16 @@ class DTPolicy(Policy):
     The model sees windows in time order and right-padded with zeros, as in training. They are kept as rings, so
     that nothing moves while an episode goes on; where the present action will stand is an old one till then,
     which nothing that is read attends to. States are kept embedded: a CNN sees each of them once, not K times.
+
+    Args:
+        algo: a Decision Transformer, or another algorithm with its `embed` and `decode`.
+        options: one for each row, with `target_return` (raw reward units) and `sample`.
     """
 
-    def __init__(self, algo: DecisionTransformer, options: Sequence[Any]) -> None:
-        self.algo, self.options = algo, options
-        n, K, device = len(options), algo.config.context, algo.device
+    def __init__(self, algo: BatchRLAlgo, options: Sequence[Any]) -> None:
+        self.algo: Any = algo
+        self.options = options
+        n, K, device = len(options), algo.config.context_length, algo.device
         action = algo.spec.action_space
         kind = torch.int64 if isinstance(action, spaces.Discrete) else torch.float32
         self.K, self.device = K, device
@@ -35,10 +38,10 @@ class DTPolicy(Policy):
         self.step = torch.zeros(n, dtype=torch.int64)  # (n,) steps done in the episode
         self.offsets = torch.arange(K)  # (K,)
         self.stack = FrameStack(algo.spec, n, device)
-        self.chooser = Chooser(algo.model.head, [o.sample for o in options])
-        self.states = torch.zeros(n, K, algo.config.width, device=device)  # embedded
-        self.actions = torch.zeros(n, K, *(action.shape or ()), dtype=kind, device=device)
-        self.returns_to_go = torch.zeros(n, K, device=device)
+        self.chooser = Chooser(algo, options)
+        self.states = torch.zeros(n, K, algo.config.embed_dim, device=device)  # embedded
+        self.actions = torch.zeros(n, K, *(action.shape or ()), dtype=kind, device=device)  # raw
+        self.returns_to_go = torch.zeros(n, K, device=device)  # raw
 
     def reset(self, rows: Tensor) -> None:
         self.stack.reset(rows)
@@ -64,7 +67,7 @@ class DTPolicy(Policy):
                 times.to(self.device),
                 at=(step - first).to(self.device),
             )
-            chosen = self.chooser(out.actions.squeeze(1), rows)
+            chosen = self.chooser(out.actions, rows)
         self.actions[now] = chosen.to(self.actions)
         self.step[rows] = step + 1
         return chosen

@@ -12,21 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlalgo.config import Count, Fraction, Positive, Whole
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import TransitionBatch, Transitions
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.spec import DataSpec
-from rlalgo.encoders import features
+from rlalgo import BatchRLAlgo, DataSpec, Episodes, TransitionBatch, Transitions
+from rlalgo.config import Count, Fraction, HiddenDims, Positive, StateEncoder, Whole
+from rlalgo.core.scaler import ActionScaler
 from rlalgo.errors import ConfigError
-from rlalgo.nets import BoxHead, Critics, DiscreteCritics, Normalizer, Target
-from rlalgo.registry import Choice, Kind
+from rlalgo.nets import Normalizer, Target, critics_for
 from rlutils.randomness import forked_rng
 
 
@@ -47,11 +42,9 @@ class FQE:
         """Updates of the critics, at each evaluation."""
         batch_size: Count = 256
         """Transitions in a batch."""
-        width: Count = 256
-        """Units of every hidden layer."""
-        layers: Count = 2
-        """Hidden layers."""
-        critics: Count = 2
+        hidden_dims: HiddenDims = (256, 256)
+        """Units of each hidden layer of the critics."""
+        n_critics: Count = 2
         """Members of the ensemble; each is fitted to targets of its own."""
         lr: Positive = 3e-4
         """Adam's learning rate."""
@@ -64,7 +57,7 @@ class FQE:
         """Of weights and batches: the same at every evaluation."""
         held_out: bool = False
         """Fit to the held-out episodes instead of those that the algorithm trains on."""
-        state_encoder: Annotated[Choice, Kind("encoder", "state")] | None = None
+        state_encoder: StateEncoder | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
     def __init__(self, config: Config) -> None:
@@ -107,18 +100,11 @@ class _Fit(nn.Module):
     def __init__(self, spec: DataSpec, config: FQE.Config, episodes: Episodes) -> None:
         super().__init__()
         self.config = config
-        seen, width, layers, space = spec.encoder_space(), config.width, config.layers, spec.action_space
-        inputs = features(config.state_encoder, seen, width)
-        self.head: BoxHead | None = None
-        self.critics: Critics | DiscreteCritics
-        if isinstance(space, spaces.Discrete):
-            self.critics = DiscreteCritics(*inputs, int(space.n), config.critics, width, layers)
-        else:
-            assert isinstance(space, spaces.Box)
-            self.head = BoxHead(1, space)
-            self.critics = Critics(*inputs, space.shape[0], config.critics, width, layers)
+        space = spec.encoder_space()
+        self.scaler = ActionScaler(spec.action_space)
+        self.critics = critics_for(spec.action_space, space, config.state_encoder, config.hidden_dims, config.n_critics)
         self.target = Target(self.critics)
-        self.normalizer = Normalizer(seen.shape)
+        self.normalizer = Normalizer(space.shape)
         self.normalizer.fit(episodes)
         got = episodes.returns_to_go(config.gamma)
         self.center, self.scale = float(got.mean()), float(got.std(correction=0)) or 1.0
@@ -126,11 +112,8 @@ class _Fit(nn.Module):
 
     def forward(self, observations: Tensor, actions: Tensor, target: bool = False) -> Tensor:
         """Raw (B, *S) and (B, A) | (B,) -> (n, B) standardized values."""
-        critics, states = self.target if target else self.critics, self.normalizer(observations)
-        if self.head is not None:
-            return critics(states, self.head.scale(actions))
-        values = critics(states)  # (n, B, actions)
-        return values.gather(2, actions.expand(len(values), -1).unsqueeze(2)).squeeze(2)
+        critics = self.target if target else self.critics
+        return critics(self.normalizer(observations), self.scaler(actions))
 
     def targets(self, batch: TransitionBatch, after: Tensor) -> Tensor:
         """(n, B) r + gamma Q'(s', a') for a' = after, without the second term where s' is terminal; standardized."""
@@ -150,7 +133,7 @@ class _Fit(nn.Module):
             loss.backward()
             optimizer.step()
             self.target.follow(self.config.tau)
-            losses.append(loss.detach() / self.config.critics)
+            losses.append(loss.detach() / self.config.n_critics)
         return losses
 
     def _batches(self, data: Transitions) -> Iterator[TransitionBatch]:

@@ -2,39 +2,77 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rlalgo.config import Count
+from rlalgo.core.trainer import Run
+from rlalgo.hookspecs import hookimpl
+
 
 class Averager:
-    """Means of metrics between two looks, summed on the device so that no update waits for it."""
+    """Means of metrics between two looks, summed on the device so that no update waits for it.
+
+    Each is over the updates that had it: not every update has all of them.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """One update's metrics."""
         for key, value in metrics.items():
             self.sums[key] = self.sums[key] + value if key in self.sums else value.clone()
-        self.count += 1
+            self.counts[key] = self.counts.get(key, 0) + 1
 
     def take(self) -> dict[str, float]:
         """The means since the last call."""
-        if not self.count:
+        if not self.sums:
             return {}
-        values = (torch.stack([v.float() for v in self.sums.values()]) / self.count).tolist()
-        means = dict(zip(self.sums, values, strict=True))
-        self.sums, self.count = {}, 0
+        sums = torch.stack([value.float() for value in self.sums.values()]).tolist()
+        means = {key: total / self.counts[key] for key, total in zip(self.sums, sums, strict=True)}
+        self.sums, self.counts = {}, {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
         """For a resumed run to log the very numbers of an unbroken one."""
-        return {"sums": dict(self.sums), "count": self.count}
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.sums, self.count = dict(state["sums"]), state["count"]
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+
+
+class Logger(ABC):
+    """A callback that writes the means of the training metrics now and then."""
+
+    @dataclass(frozen=True)
+    class Config:
+        every: Count = 100
+        """Updates between two looks; what is written is the mean over them."""
+
+    def __init__(self, config: Config) -> None:
+        self.every = config.every
+        self.means = Averager()
+
+    @abstractmethod
+    def write(self, run: Run, step: int, means: dict[str, float]) -> None:
+        """The means since the last time, of an update number that `every` divides."""
+
+    @hookimpl
+    def rlalgo_on_step(self, run: Run, step: int, metrics: dict[str, Tensor]) -> None:
+        self.means.add(metrics)
+        if step % self.every == 0:
+            self.write(run, step, self.means.take())
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.means.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.means.load_state_dict(state)

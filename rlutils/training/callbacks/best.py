@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from rlalgo.errors import near
+from rlalgo.core.trainer import Run
+from rlalgo.errors import RlalgoWarning, near
 from rlalgo.hookspecs import hookimpl
+from rlutils.evaluation.statistics import EvalResult
 
 
-class NoBestWarning(UserWarning):
+class NoBestWarning(RlalgoWarning):
     """Evaluations lack what the best checkpoint is to be chosen by. Not an error: training is worth more than that."""
 
 
@@ -32,39 +34,38 @@ class Best:
         self.config = config
         self.score: float | None = None
         self.step: int | None = None
-        self.lacks = ""  # what was said
+        self.complaint = ""  # once warned of
 
     @hookimpl
-    def rlalgo_on_start(self, run: Any) -> None:
+    def rlalgo_on_start(self, run: Run) -> None:
         path = run.folder / "checkpoints" / f"step_{self.step or 0:09d}"
         if self.step is not None and path.is_dir():  # a kill may have come between the checkpoint and its name
             run.mark_best(path, self.step)
 
     @hookimpl
-    def rlalgo_on_evaluation(self, step: int, result: Any) -> None:
-        score = result.score if self.config.metric is None else result.metrics.get(self.config.metric)
+    def rlalgo_on_evaluation(self, step: int, result: EvalResult) -> None:
         metric, known = self.config.metric, list(result.metrics)
-        if score is None and metric is not None and not self.lacks:
-            self.lacks = (
+        score = result.score if metric is None else result.metrics.get(metric)
+        if score is None and metric is not None and not self.complaint:
+            self.complaint = (
                 f"callbacks: best.metric: evaluations have no number '{metric}'.{near(metric, known)} "
                 f"Known: {', '.join(known) or 'none, as there are no evaluators'}"
             )
-            warnings.warn(f"step {step:,}: {self.lacks}", NoBestWarning, stacklevel=2)
+            warnings.warn(f"step {step:,}: {self.complaint}", NoBestWarning, stacklevel=2)
         if score is None or math.isnan(score):
             return
-        better = self.score is None or (score > self.score if self.config.mode == "max" else score < self.score)
-        if better:
+        if self.score is None or (score > self.score if self.config.mode == "max" else score < self.score):
             self.score, self.step = score, step
 
     @hookimpl
-    def rlalgo_on_checkpoint(self, run: Any, step: int, path: Path) -> None:
+    def rlalgo_on_checkpoint(self, run: Run, step: int, path: Path) -> None:
         if step == self.step:
             run.mark_best(path, step)
 
     @hookimpl
     def rlalgo_on_end(self) -> None:
-        if self.step is None and self.lacks:
-            warnings.warn(f"no checkpoint is named best: {self.lacks}", NoBestWarning, stacklevel=2)
+        if self.step is None and self.complaint:
+            warnings.warn(f"no checkpoint is named best: {self.complaint}", NoBestWarning, stacklevel=2)
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "step": self.step}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.console import Console as Terminal
 from rich.console import ConsoleOptions, RenderResult
@@ -12,9 +12,13 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
+from torch import Tensor
 
 from rlalgo.config import Count, Positive
+from rlalgo.core.trainer import Run
 from rlalgo.hookspecs import hookimpl
+from rlutils.evaluation.statistics import EvalResult
+from rlutils.machine import clock
 from rlutils.training.callbacks import Averager
 
 
@@ -38,9 +42,9 @@ class Console:
         self.evaluating = 0.0  # seconds of evaluations since the start
 
     @hookimpl
-    def rlalgo_on_start(self, run: Any) -> None:
+    def rlalgo_on_start(self, run: Run) -> None:
         self.began, self.first = time.perf_counter(), run.step
-        self.said = self.began
+        self.printed = self.began
         if self.terminal.is_terminal:
             whole = Column(no_wrap=True)  # for the losses to be what gives way in a narrow terminal
             self.bar = Progress(
@@ -55,53 +59,50 @@ class Console:
             self.bar.start()
 
     @hookimpl
-    def rlalgo_on_step(self, run: Any, step: int, metrics: dict[str, Any]) -> None:
+    def rlalgo_on_step(self, run: Run, step: int, metrics: dict[str, Tensor]) -> None:
         self.means.add(metrics)
-        last = step == run.total_steps
-        measures = (run.settings.evaluation.episodes or run.evaluators) and (
-            last or (run.evaluate_every and step % run.evaluate_every == 0)
-        )
-        if step % self.config.every and not last and not measures:
+        last, evaluates = step == run.total_steps, run.evaluates_at(step)
+        if step % self.config.every and not last and not evaluates:
             return
         now = time.perf_counter()
         rate = (step - self.first) / (now - self.began - self.evaluating)
         left = (run.total_steps - step) * (now - self.began) / (step - self.first)  # with evaluations as they were
-        pace = f"{rate:,.0f}/s  {_clock(left)} left"
+        pace = f"{rate:,.0f}/s  {clock(left)} left"
         if self.bar is not None:
-            what = "evaluating" if measures else "training"
-            self.bar.update(self.task, completed=step, description=what, pace=pace, losses=_losses(self.means.take()))
-        elif now - self.said >= self.config.seconds or last:
-            self.said = now
-            self._say(f"step {step:,}/{run.total_steps:,}  {pace}  {'  '.join(_losses(self.means.take()))}")
-        if self.bar is None and measures:
-            self._say(f"step {step:,}  evaluating")
+            description = "evaluating" if evaluates else "training"
+            losses = _losses(self.means.take())
+            self.bar.update(self.task, completed=step, description=description, pace=pace, losses=losses)
+            return
+        if now - self.printed >= self.config.seconds or last:
+            self.printed = now
+            self._print(f"step {step:,}/{run.total_steps:,}  {pace}  {'  '.join(_losses(self.means.take()))}")
+        if evaluates:
+            self._print(f"step {step:,}  evaluating")
 
     @hookimpl
-    def rlalgo_on_evaluation(self, step: int, result: Any) -> None:
+    def rlalgo_on_evaluation(self, step: int, result: EvalResult) -> None:
         self.evaluating += result.seconds
         if self.bar is not None:
             self.bar.update(self.task, description="training")
         for policy in result.policies:
-            low, high = policy.interval
-            text = f"step {step:,}  {policy.label}: return {policy.mean:,.1f} in 1 episode"
-            if len(policy.returns) > 1:
-                text = (
-                    f"step {step:,}  {policy.label}: return {policy.mean:,.1f} ± {policy.sd:,.1f} over "
-                    f"{len(policy.returns)} episodes, 95% of the mean {low:,.0f} to {high:,.0f}"
-                )
-            self._say(text + (f", score {policy.normalized:.1f}" if policy.normalized is not None else ""))
+            returns = f"{policy.mean:,.1f} in 1 episode"
+            if (n := len(policy.returns)) > 1:
+                low, high = policy.interval
+                returns = f"{policy.mean:,.1f} ± {policy.sd:,.1f} over {n} episodes, 95% of the mean {low:,.0f} to {high:,.0f}"
+            score = "" if policy.normalized is None else f", score {policy.normalized:.1f}"
+            self._print(f"step {step:,}  {policy.label}: return {returns}{score}")
         if result.metrics:
-            self._say(f"step {step:,}  " + "  ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
+            self._print(f"step {step:,}  " + "  ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
 
     @hookimpl
-    def rlalgo_on_end(self, run: Any, error: BaseException | None) -> None:
+    def rlalgo_on_end(self, run: Run, error: BaseException | None) -> None:
         if self.bar is not None:
             self.bar.stop()
         if error is None:
             reason = f"; {run.stopped}" if run.stopped else ""
-            self._say(f"done: {run.step:,} updates in {_clock(run.seconds())}, {run.folder}{reason}")
+            self._print(f"done: {run.step:,} updates in {clock(run.seconds())}, {run.folder}{reason}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         (self.bar.console if self.bar is not None else self.terminal).print(text, soft_wrap=True, markup=False)
 
 
@@ -114,21 +115,14 @@ class _Losses:
     """As many as there is room for, each of them whole: a number cut short is another number."""
 
     def __init__(self, parts: list[str]) -> None:
-        self.parts = parts
+        self.texts = ["  ".join(parts[:n]) for n in range(len(parts) + 1)]
 
     def __rich_measure__(self, console: Terminal, options: ConsoleOptions) -> Measurement:
-        return Measurement(0, len("  ".join(self.parts)))
+        return Measurement(0, len(self.texts[-1]))
 
     def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
-        shown = ["  ".join(self.parts[:n]) for n in range(len(self.parts) + 1)]
-        yield Text([text for text in shown if len(text) <= options.max_width][-1])
+        yield Text([text for text in self.texts if len(text) <= options.max_width][-1])
 
 
 def _losses(means: dict[str, float]) -> list[str]:
     return [f"{key} {value:.4g}" for key, value in list(means.items())[:4]]
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes
 from rlalgo.core.dataset import TransitionBatch
+from rlalgo.plugins import default_catalogue
 
 WALLS = [
     ".....",
@@ -182,14 +183,15 @@ def make_lq() -> LinearQuadratic:
 
 
 def trained(
-    cls: type[BatchRLAlgo], episodes: Episodes, steps: int, batch_size: int = 128, seed: int = 0, **config: Any
-) -> Any:
-    """The algorithm after so many updates."""
+    name: str, episodes: Episodes, steps: int, batch_size: int = 128, seed: int = 0, **config: Any
+) -> BatchRLAlgo:
+    """The algorithm of this registered name after so many updates."""
+    entry = default_catalogue().get("algo", name)
     torch.manual_seed(seed)
-    algo = cls(episodes.spec, cls.Config(**config))
+    algo = entry.cls(episodes.spec, entry.Config(**config))
     algo.prepare(episodes, steps)
     data = algo.dataset(episodes)
-    generator = torch.Generator().manual_seed(seed)
-    for rows in data.rows(steps * batch_size, generator).split(batch_size):
-        algo.update(data.gather(rows))
+    batches = data.rows(steps * batch_size, torch.Generator().manual_seed(seed)).split(batch_size)
+    for step, rows in enumerate(batches, 1):
+        algo.update(data.gather(rows), step)
     return algo

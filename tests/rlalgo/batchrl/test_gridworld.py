@@ -10,9 +10,6 @@ import pytest
 import torch
 
 from rlalgo import BatchRLAlgo, Episodes
-from rlalgo.batchrl.discrete_cql import DiscreteCQL
-from rlalgo.batchrl.discrete_iql import DiscreteIQL
-from rlalgo.batchrl.dqn import DQN
 from tests.rlalgo.batchrl.small_problems import make_grid, trained
 
 GRID = make_grid()
@@ -20,21 +17,15 @@ CELLS = GRID.cells()
 TIE = 0.05
 """Moves whose best values differ by less, of 10, are taken for equally good."""
 
-SMALL = {"width": 32, "layers": 1, "gamma": GRID.gamma, "tau": 0.02, "normalize": False}
+SMALL = {"hidden_dims": (32,), "gamma": GRID.gamma, "tau": 0.02, "normalize": False}
 FAST = {**SMALL, "lr": 3e-3}
-FAST_IQL = {**SMALL, "actor_lr": 3e-3, "critic_lr": 3e-3, "expectile": 0.9}
-PLAIN: dict[str, tuple[type[BatchRLAlgo], dict[str, Any]]] = {
-    "dqn": (DQN, FAST),
-    "discrete_cql": (DiscreteCQL, {**FAST, "weight": 0.5}),
-    "discrete_iql": (DiscreteIQL, FAST_IQL),
+PLAIN: dict[str, dict[str, Any]] = {
+    "dqn": FAST,
+    "discrete_cql": {**FAST, "conservative_weight": 0.5},
+    "discrete_iql": {**SMALL, "actor_lr": 3e-3, "critic_lr": 3e-3, "expectile": 0.9},
 }
-VARIANTS: dict[str, tuple[type[BatchRLAlgo], dict[str, Any]]] = {
-    "dqn single": (DQN, {**FAST, "double": False}),
-    "dqn dueling": (DQN, {**FAST, "dueling": True}),
-    "dqn single dueling": (DQN, {**FAST, "double": False, "dueling": True}),
-    "discrete_cql dueling": (DiscreteCQL, {**FAST, "weight": 0.5, "dueling": True}),
-    "discrete_iql dueling": (DiscreteIQL, {**FAST_IQL, "dueling": True}),
-}
+DUELING = {"dueling": True}
+SINGLE = {"double": False}
 
 
 @functools.cache
@@ -50,7 +41,7 @@ def moves(algo: BatchRLAlgo) -> np.ndarray:
 def own_values(algo: Any) -> np.ndarray:
     """(S,) what it takes its policy to be worth."""
     with torch.no_grad():
-        return algo(GRID.batch().observations).amax(1).numpy()
+        return algo.values(GRID.batch().observations).amax(1).numpy()
 
 
 def check_optimal(algo: BatchRLAlgo) -> None:
@@ -73,8 +64,7 @@ def test_value_iteration_and_the_linear_system_agree_and_moves_differ_clearly_or
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_finds_the_best_policy_from_random_moves(name: str) -> None:
-    cls, config = PLAIN[name]
-    algo = trained(cls, data(), 1000, **config)
+    algo = trained(name, data(), 1000, **PLAIN[name])
     check_optimal(algo)
     if name == "dqn":
         assert own_values(algo)[CELLS] == pytest.approx(GRID.optimal().max(1)[CELLS], abs=0.5)
@@ -89,17 +79,19 @@ def test_finds_the_best_policy_from_random_moves(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("name", [*PLAIN, *VARIANTS])
-def test_every_variant_finds_the_best_policy(name: str, seed: int) -> None:
-    cls, config = (PLAIN | VARIANTS)[name]
-    check_optimal(trained(cls, GRID.episodes(seed=seed), 2000, seed=seed, **config))
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [*((name, variant) for name in PLAIN for variant in ({}, DUELING)), ("dqn", SINGLE), ("dqn", SINGLE | DUELING)],
+)
+def test_every_variant_finds_the_best_policy(name: str, variant: dict[str, Any], seed: int) -> None:
+    check_optimal(trained(name, GRID.episodes(seed=seed), 2000, seed=seed, **PLAIN[name], **variant))
 
 
 @pytest.mark.slow
 def test_the_larger_the_conservative_weight_the_lower_the_values() -> None:
     means = []
     for weight in (0.0, 0.1, 0.5):
-        algo = trained(DiscreteCQL, data(), 1500, **{**FAST, "weight": weight})
+        algo = trained("dqn", data(), 1500, **FAST, conservative_weight=weight)
         means.append((own_values(algo) - GRID.value(moves(algo)))[CELLS].mean())
     assert means[0] > means[1] > means[2]
     assert abs(means[0]) < 0.3

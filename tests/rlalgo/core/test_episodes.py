@@ -405,3 +405,11 @@ def test_clipped_rewards_are_signs_and_their_sums_are_kept() -> None:
     assert clipped.info["unclipped_return"].tolist() == [4.75, 0.0]
     assert clipped.clipped().info["unclipped_return"].tolist() == [4.75, 0.0]
     assert clipped.select(torch.tensor([1])).info["unclipped_return"].tolist() == [0.0]
+
+
+def test_shows_itself_in_one_line(small_episodes: Callable[..., Episodes]) -> None:
+    text = repr(small_episodes("box", (3, 2)))
+    assert "\n" not in text
+    assert "2 episodes, 5 steps" in text
+    returns = small_episodes("box", (3, 2)).returns()
+    assert f"returns {returns.min():.6g} to {returns.max():.6g}" in text

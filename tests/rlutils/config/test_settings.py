@@ -42,7 +42,7 @@ def test_the_small_setting_is_laid_over_the_papers() -> None:
     paper = read_settings(CONFIGS / "dt_atari.yaml", plugins=OURS)[0]
     over = str(CONFIGS / "overrides/atari_small.yaml")
     small = read_settings(CONFIGS / "dt_atari.yaml", [over, "seed=3"], OURS)[0]
-    assert (paper.algo.config.context, small.algo.config.context) == (30, 10)
+    assert (paper.algo.config.context_length, small.algo.config.context_length) == (30, 10)
     assert (small.trainer.config.steps, small.trainer.config.batch_size, small.seed) == (3_000, 32, 3)
     assert small.algo.config.state_encoder == paper.algo.config.state_encoder
     assert small.evaluation.policies == paper.evaluation.policies
@@ -99,7 +99,7 @@ def test_the_schema_refuses_what_the_settings_refuse(bad: dict[str, Any]) -> Non
 
 def test_every_fault_is_told_at_once_with_its_path() -> None:
     config = toy_config()
-    config["algo"] = {**config["algo"], "lr": "1e-4", "contxt": 3, "state_encoder": {"name": "liner"}}
+    config["algo"] = {**config["algo"], "lr": "1e-4", "contxt_length": 3, "state_encoder": {"name": "liner"}}
     config["trainer"] = {"name": "offline", "steps": -1}
     config["evaluation"] = {"policies": [{"target_return": 1}, {"target_retrun": 2}], "every": 2.5}
     config["surprise"] = 1
@@ -107,7 +107,7 @@ def test_every_fault_is_told_at_once_with_its_path() -> None:
         read_settings(config)
     faults = caught.value.faults
     for start, hint in {
-        "algo.contxt": "Did you mean 'context'?",
+        "algo.contxt_length": "Did you mean 'context_length'?",
         "algo.lr": "'1e-4'",
         "algo.state_encoder": "Did you mean 'linear'?",
         "trainer.steps": "greater than or equal to 1",
@@ -130,8 +130,8 @@ def test_overrides_reach_every_depth() -> None:
     assert settings.source.config.episodes == 9
     assert settings.seed == 7
     assert read_settings(toy_config("bc"), ["algo.state_encoder=mlp"])[0].algo.config.state_encoder.name == "mlp"
-    nested = read_settings(toy_config("bc"), ["algo.state_encoder=mlp", "algo.state_encoder.hidden=[8, 8]"])[0]
-    assert nested.algo.config.state_encoder.config.hidden == (8, 8)
+    nested = read_settings(toy_config("bc"), ["algo.state_encoder=mlp", "algo.state_encoder.hidden_dims=[8, 8]"])[0]
+    assert nested.algo.config.state_encoder.config.hidden_dims == (8, 8)
 
 
 def test_overrides_change_the_defaults_of_what_a_file_does_not_say() -> None:

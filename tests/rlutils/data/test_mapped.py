@@ -264,7 +264,7 @@ else:
 def test_trains_from_a_mapped_copy_as_from_memory(root: Path, tmp_path: Path) -> None:
     config = {
         "source": {"name": "minari", "id": "toy/frame-v0", "frame_stack": 2},
-        "algo": {"name": "dt", "context": 3, "width": 8, "layers": 1},
+        "algo": {"name": "dt", "context_length": 3, "embed_dim": 8, "n_layers": 1},
         "trainer": {"name": "offline", "steps": 3, "batch_size": 4},
         "evaluation": {"episodes": 0},
         "callbacks": [],

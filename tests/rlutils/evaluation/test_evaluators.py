@@ -91,7 +91,7 @@ def test_fqe_of_a_known_controller(share: float) -> None:
     starts = episodes.observations[episodes.first_rows()].double().numpy()
     true = -lq.costs(gain, starts).mean()
     algo = Known(episodes.spec, lambda batch: -batch.observations @ torch.from_numpy(gain).float().T)
-    found = fqe(algo, episodes, steps=2000, width=64, layers=2, lr=1e-3)
+    found = fqe(algo, episodes, steps=2000, hidden_dims=(64, 64), lr=1e-3)
     assert found["value"] == pytest.approx(true, abs=0.25)  # -1.04 and -1.20, from data that got -6.7
 
 
@@ -99,7 +99,7 @@ def test_fqe_targets_stop_at_terminations_but_not_at_cuts() -> None:
     """Against a loop over rows, with values put back into the units of rewards."""
     for kind in ("box", "discrete"):
         episodes = make_episodes(kind, (3, 2, 4), seed=1, terminated=[True, False, True])
-        config = FQE.Config(width=8, layers=1, critics=3, gamma=0.9)
+        config = FQE.Config(hidden_dims=(8,), n_critics=3, gamma=0.9)
         torch.manual_seed(0)
         fit = _Fit(episodes.spec, config, episodes)
         for p in fit.target.parameters():
@@ -169,14 +169,14 @@ def test_fqe_is_the_same_again_and_leaves_the_random_numbers_alone() -> None:
     torch.rand(5)
     assert fqe(algo, episodes, steps=20) == first
     assert fqe(algo, episodes, steps=20, seed=1) != first
-    assert fqe(algo, episodes, steps=20, critics=1)["sd"] == 0
+    assert fqe(algo, episodes, steps=20, n_critics=1)["sd"] == 0
 
 
 def test_fqe_looks_at_the_initial_states_alone_and_at_the_algorithm_in_eval_mode() -> None:
     """With one update of a vanishing rate, the value is that of the critics as they were made."""
     episodes = make_episodes("box", (3, 1, 4))
-    algo = BC(episodes.spec, BC.Config(width=8, dropout=0.5)).train()
-    config = FQE.Config(steps=1, width=8, layers=1, lr=1e-12, critics=2)
+    algo = BC(episodes.spec, BC.Config(hidden_dims=(8, 8), dropout=0.5)).train()
+    config = FQE.Config(steps=1, hidden_dims=(8,), lr=1e-12, n_critics=2)
     found = FQE(config).evaluate(algo, episodes, run_of(episodes))
     assert algo.training
     with torch.random.fork_rng():
@@ -194,7 +194,7 @@ def test_fqe_looks_at_the_initial_states_alone_and_at_the_algorithm_in_eval_mode
 
 def test_fqe_refuses_a_policy_of_sequences_and_says_what_to_use() -> None:
     episodes = make_episodes("box")
-    algo = DecisionTransformer(episodes.spec, DecisionTransformer.Config(context=3, width=8, layers=1))
+    algo = DecisionTransformer(episodes.spec, DecisionTransformer.Config(context_length=3, embed_dim=8, n_layers=1))
     with pytest.raises(RlalgoError, match=r"fqe needs .* dt acts on a sequence\. Try action_error or"):
         fqe(algo, episodes)
     with pytest.raises(ConfigError, match=r"fqe\.held_out: no episodes are held out; set holdout"):
@@ -211,7 +211,7 @@ def test_fqe_fits_the_training_episodes_or_if_asked_the_held_out_ones() -> None:
     def value(evaluator: FQE) -> float:
         return evaluator.evaluate(algo, held_out, run)["value"]
 
-    config = FQE.Config(steps=3, width=8)
+    config = FQE.Config(steps=3, hidden_dims=(8, 8))
     assert value(FQE(config)) == FQE(config).evaluate(algo, training, run_of(training))["value"]
     alone = FQE(config).evaluate(algo, held_out, run_of(held_out))["value"]
     assert value(FQE(replace(config, held_out=True))) == alone != value(FQE(config))
@@ -220,10 +220,10 @@ def test_fqe_fits_the_training_episodes_or_if_asked_the_held_out_ones() -> None:
 def test_fqe_of_images_with_an_encoder_from_a_plugin() -> None:
     episodes = make_episodes("channels", (5, 6, 4), frame_stack=2)
     algo = Known(episodes.spec, lambda batch: batch.observations[:, 0, 0, 0].long() % 3)
-    config = with_conv(FQE, steps=5, width=8)
+    config = with_conv(FQE, steps=5, hidden_dims=(8, 8))
     found = FQE(config).evaluate(algo, episodes, run_of(episodes))
     assert all(math.isfinite(value) for value in found.values())
-    assert found != FQE(with_conv(FQE, steps=6, width=8)).evaluate(algo, episodes, run_of(episodes))
+    assert found != FQE(with_conv(FQE, steps=6, hidden_dims=(8, 8))).evaluate(algo, episodes, run_of(episodes))
 
 
 # --- action error ---
@@ -408,7 +408,7 @@ def test_return_calibration_refuses_algorithms_that_are_not_asked_for_returns() 
 def test_the_return_head_by_hand() -> None:
     episodes = make_episodes("box", (3, 1, 4))
     torch.manual_seed(0)
-    config = DecisionTransformer.Config(context=3, width=8, layers=1, return_loss=1.0, return_scale=2.0)
+    config = DecisionTransformer.Config(context_length=3, embed_dim=8, n_layers=1, return_loss=1.0, return_scale=2.0)
     algo = DecisionTransformer(episodes.spec, config).train()
     found = calibration(algo, episodes, batch_size=3)
     got, wanted = [], []

@@ -93,17 +93,17 @@ def quiet(path: Path, **options: Any) -> tuple[list[sweeping.Job], str]:
 
 
 def test_the_grid_is_the_product_in_the_order_of_seeds(tmp_path: Path) -> None:
-    path = write_suite(tmp_path, options={"bc": {"algo.width": [8, 16], "algo.lr": [1e-3, 1e-4]}})
+    path = write_suite(tmp_path, options={"bc": {"algo.dropout": [0.1, 0.2], "algo.lr": [1e-3, 1e-4]}})
     _, cells = read_suite(path)
-    tried = [f"algo.width={w},algo.lr={lr}" for w, lr in itertools.product([8, 16], [0.001, 0.0001])]
+    tried = [f"algo.dropout={d},algo.lr={lr}" for d, lr in itertools.product([0.1, 0.2], [0.001, 0.0001])]
     names = []
     for seed, algo, dataset in itertools.product([3, 1], ["bc", "dt"], ["small", "large/one"]):
         names += [f"{algo}/{dataset}/{t}/s{seed}" for t in (tried if algo == "bc" else [])]
         names += [f"{algo}/{dataset}/s{seed}"] if algo == "dt" else []
     assert [cell.name for cell in cells] == names
-    cell = next(cell for cell in cells if cell.name == "bc/large/one/algo.width=16,algo.lr=0.0001/s1")
+    cell = next(cell for cell in cells if cell.name == "bc/large/one/algo.dropout=0.2,algo.lr=0.0001/s1")
     expected = toy_config("bc", seed=1, source={"name": "toy", "episodes": 30})
-    expected["algo"] |= {"width": 16, "lr": 1e-4}
+    expected["algo"] |= {"dropout": 0.2, "lr": 1e-4}
     assert to_mapping(cell.settings) == to_mapping(read_settings(expected)[0])
 
 

@@ -67,12 +67,12 @@ def test_csv_rows_are_means_over_their_interval(tmp_path: Path) -> None:
     )
     config = toy_config(plugins=[PLUGIN, str(tmp_path / "spy.py")], callbacks=[{"name": "csv", "every": 8}])
     rlutils.train(config, out=tmp_path / "run", trainer__steps=20)
-    losses = [m["loss"] for m in next(m for n, m in sys.modules.items() if n.startswith("_plugin_spy")).seen]
+    losses = [m["actor/loss"] for m in next(m for n, m in sys.modules.items() if n.startswith("_plugin_spy")).seen]
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [8, 16]
     for i, row in enumerate(rows):
-        assert float(row["loss"]) == pytest.approx(sum(losses[8 * i : 8 * i + 8]) / 8, rel=1e-5)
+        assert float(row["actor/loss"]) == pytest.approx(sum(losses[8 * i : 8 * i + 8]) / 8, rel=1e-5)
         assert float(row["seconds"]) > 0
 
 
@@ -88,10 +88,10 @@ def test_tensorboard_holds_the_csv_numbers_and_is_purged_on_resume(tmp_path: Pat
         rlutils.train(toy_config(callbacks=broken), out=tmp_path / "run")
     rlutils.resume(tmp_path / "run", [f"callbacks={callbacks}".replace("'", '"')], plugins=[PLUGIN])
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    points = {p.step: p.value for p in events.Scalars("train/loss")}
-    rows = {int(r["step"]): float(r["loss"]) for r in read_rows(tmp_path / "run" / "metrics.csv")}
+    points = {p.step: p.value for p in events.Scalars("train/actor/loss")}
+    rows = {int(r["step"]): float(r["actor/loss"]) for r in read_rows(tmp_path / "run" / "metrics.csv")}
     assert points == pytest.approx(rows, rel=1e-5)
-    assert len(events.Scalars("train/loss")) == 6  # the point at 30 of the broken run is gone
+    assert len(events.Scalars("train/actor/loss")) == 6  # the point at 30 of the broken run is gone
     assert {p.step for p in events.Scalars("evaluation/return/target_return=8")} == {20, 40, 60}
 
 

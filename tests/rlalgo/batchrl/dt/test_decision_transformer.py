@@ -17,10 +17,10 @@ from rlalgo.batchrl.dt import DecisionTransformer
 from tests.rlalgo.toy_data import BOX_ACTIONS, make_episodes
 
 SMALL: dict[str, Any] = {
-    "context": 4,
-    "width": 16,
-    "layers": 1,
-    "heads": 2,
+    "context_length": 4,
+    "embed_dim": 16,
+    "n_layers": 1,
+    "n_heads": 2,
     "dropout": 0.0,
     "warmup": 0,
     "return_scale": 5.0,
@@ -68,7 +68,7 @@ def test_loss_is_the_squared_error_over_real_steps() -> None:
     episodes = make_episodes("box", (3, 1, 6))
     algo = make(episodes)
     batch = everything(algo, episodes)
-    predicted = predictions(algo, batch).actions
+    predicted = predictions(algo, batch).actions.mode()
     errors = []
     for b in range(len(batch.mask)):
         for t in range(4):
@@ -77,23 +77,23 @@ def test_loss_is_the_squared_error_over_real_steps() -> None:
                     raw = float(batch.actions[b, t, i])
                     errors.append((float(predicted[b, t, i]) - (2 * (raw - low) / (high - low) - 1)) ** 2)
     assert len(errors) < batch.mask.numel() * 2  # there is padding, and it is not counted
-    metrics = algo.update(batch)
-    assert set(metrics) == {"loss"}
-    assert float(metrics["loss"]) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    metrics = algo.update(batch, 1)
+    assert set(metrics) == {"actor/loss"}
+    assert float(metrics["actor/loss"]) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
 
 
 def test_loss_is_the_cross_entropy_over_real_steps() -> None:
     episodes = make_episodes("discrete", (3, 1, 6))
     algo = make(episodes)
     batch = everything(algo, episodes)
-    logits = predictions(algo, batch).actions
+    logits = predictions(algo, batch).actions.logits
     errors = []
     for b in range(len(batch.mask)):
         for t in range(4):
             if batch.mask[b, t]:
                 scores = [math.exp(float(x)) for x in logits[b, t]]
                 errors.append(-math.log(scores[int(batch.actions[b, t])] / sum(scores)))
-    assert float(algo.update(batch)["loss"]) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    assert float(algo.update(batch, 1)["actor/loss"]) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
 
 
 def test_next_state_and_return_are_predicted_where_there_is_a_next_step() -> None:
@@ -111,11 +111,11 @@ def test_next_state_and_return_are_predicted_where_there_is_a_next_step() -> Non
                 following = (batch.observations[b, t + 1].numpy() - mean) / std
                 states.append(float(((out.observations[b, t].numpy() - following) ** 2).mean()))
                 returns.append((float(out.returns[b, t]) - float(batch.returns_to_go[b, t + 1]) / 5.0) ** 2)
-    metrics = {key: float(value) for key, value in algo.update(batch).items()}
+    metrics = {key: float(value) for key, value in algo.update(batch, 1).items()}
     assert metrics["state/loss"] == pytest.approx(np.mean(states), rel=1e-4)
     assert metrics["return/loss"] == pytest.approx(np.mean(returns), rel=1e-4)
     assert metrics["loss"] == pytest.approx(
-        metrics["action/loss"] + 0.5 * metrics["state/loss"] + 2.0 * metrics["return/loss"], rel=1e-5
+        metrics["actor/loss"] + 0.5 * metrics["state/loss"] + 2.0 * metrics["return/loss"], rel=1e-5
     )
 
 
@@ -124,7 +124,7 @@ def test_each_extra_head_comes_alone_too(weights: dict[str, float]) -> None:
     episodes = make_episodes("discrete", (3, 5))
     algo = make(episodes, **weights)
     name = next(iter(weights)).replace("_", "/")
-    assert set(algo.update(everything(algo, episodes))) == {"loss", "action/loss", name}
+    assert set(algo.update(everything(algo, episodes), 1)) == {"loss", "actor/loss", name}
 
 
 def test_extra_heads_do_not_change_what_the_actions_learn_when_their_weight_is_small() -> None:
@@ -134,7 +134,7 @@ def test_extra_heads_do_not_change_what_the_actions_learn_when_their_weight_is_s
     shared = {key: value for key, value in lean.state_dict().items() if key in full.state_dict()}
     full.load_state_dict(shared, strict=False)
     for algo in (lean, full):
-        algo.update(everything(algo, episodes))
+        algo.update(everything(algo, episodes), 1)
     theirs = dict(full.model.named_parameters())
     for name, p in lean.model.named_parameters():
         torch.testing.assert_close(p.grad, theirs[name].grad, atol=1e-6, rtol=1e-4)
@@ -148,7 +148,7 @@ def test_padding_changes_neither_loss_nor_gradient(kind: str, weights: dict[str,
     found = []
     for change in (lambda batch: batch, noise_in_padding):
         algo = make(episodes, positions=positions, max_timestep=10, **weights)
-        metrics = algo.update(change(everything(algo, episodes)))
+        metrics = algo.update(change(everything(algo, episodes)), 1)
         found.append((metrics, {name: p.grad for name, p in algo.named_parameters()}))
     (metrics, gradients), (other_metrics, other_gradients) = found
     for name, value in metrics.items():
@@ -227,7 +227,7 @@ def test_token_positions_look_at_the_first_timestep_alone() -> None:
     others[:, 0] = 7
     assert not torch.allclose(algo.predict(batch), algo.predict(batch._replace(timesteps=others)))
     assert algo.model.place.shape == (12, 16)  # three tokens for each of the four steps
-    algo.update(batch)
+    algo.update(batch, 1)
     assert algo.model.place.grad.abs().amax(1)[:11].min() > 0  # all but the last action, which nobody reads
 
 
@@ -238,7 +238,7 @@ def test_images_stay_bytes_until_the_encoder(kind: str) -> None:
     batch = everything(algo, episodes)
     assert batch.observations.dtype == torch.uint8
     assert not algo.normalizer.mean.any()
-    assert math.isfinite(float(algo.update(batch)["loss"]))
+    assert math.isfinite(float(algo.update(batch, 1)["loss"]))
 
 
 # --- optimization ---
@@ -255,7 +255,7 @@ def test_learning_rate_follows_warmup_and_cosine() -> None:
             done = min((step - 10) / 20, 1)
             share = 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2
         assert algo.optimizers["model"].param_groups[0]["lr"] == pytest.approx(2e-3 * share)
-        algo.update(batch)
+        algo.update(batch, 1)
 
 
 def test_learning_rate_is_constant_after_warmup_by_default() -> None:
@@ -265,7 +265,7 @@ def test_learning_rate_is_constant_after_warmup_by_default() -> None:
     found = []
     for _ in range(10):
         found.append(algo.optimizers["model"].param_groups[0]["lr"])
-        algo.update(batch)
+        algo.update(batch, 1)
     np.testing.assert_allclose(found, [4e-4, 8e-4, 1.2e-3, 1.6e-3, 2e-3, 2e-3, 2e-3, 2e-3, 2e-3, 2e-3])
 
 
@@ -276,14 +276,14 @@ def total_norm(algo: DecisionTransformer) -> float:
 def test_gradients_are_clipped_to_the_norm() -> None:
     episodes = make_episodes("box", (6, 3))
     free = make(episodes, clip=None)
-    free.update(everything(free, episodes))
+    free.update(everything(free, episodes), 1)
     norm = total_norm(free)
     assert norm > 0.02
     clipped = make(episodes, clip=0.01)
-    clipped.update(everything(clipped, episodes))
+    clipped.update(everything(clipped, episodes), 1)
     assert total_norm(clipped) == pytest.approx(0.01, rel=1e-3)
     loose = make(episodes, clip=2 * norm)
-    loose.update(everything(loose, episodes))
+    loose.update(everything(loose, episodes), 1)
     assert total_norm(loose) == pytest.approx(norm, rel=1e-5)
 
 
@@ -292,7 +292,7 @@ def test_the_first_step_is_adamws() -> None:
     episodes = make_episodes("box", (6, 3))
     algo = make(episodes, lr=1e-2, weight_decay=0.3, clip=None)
     before = {name: p.detach().clone() for name, p in algo.named_parameters()}
-    algo.update(everything(algo, episodes))
+    algo.update(everything(algo, episodes), 1)
     for name, p in algo.named_parameters():
         step = 1e-2 * p.grad / (p.grad.abs() + 1e-8)
         torch.testing.assert_close(p.detach(), before[name] * (1 - 1e-2 * 0.3) - step, atol=1e-6, rtol=1e-5)
@@ -303,7 +303,7 @@ def test_only_products_decay_on_atari() -> None:
     episodes = make_episodes("discrete", (6, 3))
     algo = make(episodes, lr=1e-2, weight_decay=0.3, clip=None, decay="products", positions="token")
     before = {name: p.detach().clone() for name, p in algo.named_parameters()}
-    algo.update(everything(algo, episodes))
+    algo.update(everything(algo, episodes), 1)
     decayed = set()
     for name, p in algo.named_parameters():
         step = 1e-2 * p.grad / (p.grad.abs() + 1e-8)
@@ -312,13 +312,13 @@ def test_only_products_decay_on_atari() -> None:
         decay = 1 if kept else 1 - 1e-2 * 0.3
         torch.testing.assert_close(p.detach(), before[name] * decay - step, atol=1e-6, rtol=1e-5, msg=name)
         decayed |= set() if kept else {name}
-    assert {"model.head.out.weight", "model.embed_state.map.weight", "model.trunk.blocks.0.qkv.weight"} <= decayed
+    assert {"model.head.out.weight", "model.embed_state.map.weight", "model.trunk.blocks.0.attn.qkv.weight"} <= decayed
 
 
 def test_defaults_are_the_papers_gym_setting() -> None:
     """Chen et al. 2021, table 8 and the authors' code."""
     config = DecisionTransformer.Config()
-    assert (config.context, config.width, config.layers, config.heads) == (20, 128, 3, 1)
+    assert (config.context_length, config.embed_dim, config.n_layers, config.n_heads) == (20, 128, 3, 1)
     assert (config.activation, config.dropout, config.clip) == ("relu", 0.1, 0.25)
     assert (config.lr, config.weight_decay, config.warmup, config.final_lr) == (1e-4, 1e-4, 10_000, 1.0)
     assert (config.state_loss, config.return_loss, config.delayed, config.tanh) == (0.0, 0.0, False, True)
@@ -356,7 +356,7 @@ def test_learns_raw_actions_of_any_box(space: spaces.Box, action: list[float], t
     algo = make(episodes, lr=1e-2, tanh=tanh, clip=None)
     batch = everything(algo, episodes)
     for _ in range(150):
-        algo.update(batch)
+        algo.update(batch, 1)
     predicted = algo.predict(batch)[batch.mask]
     torch.testing.assert_close(predicted, torch.tensor(action).expand_as(predicted), atol=0.15, rtol=0)
     low, high = torch.tensor(space.low), torch.tensor(space.high)
@@ -395,7 +395,7 @@ def test_predicts_the_likeliest_discrete_action() -> None:
     episodes = make_episodes("discrete", (5, 4))
     algo = make(episodes)
     batch = everything(algo, episodes)
-    expected = predictions(algo, batch).actions.argmax(-1)
+    expected = predictions(algo, batch).actions.logits.argmax(-1)
     got = algo.predict(batch)
     assert got.dtype == torch.int64
     assert torch.equal(got, expected)
@@ -419,10 +419,10 @@ def test_predict_is_in_eval_mode_and_restores_it() -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
-        DecisionTransformer.Config(width=10, heads=4)
-    with pytest.raises(ValueError, match="context must be 2 or more"):
-        DecisionTransformer.Config(context=1, state_loss=1.0)
+    with pytest.raises(ValueError, match="embed_dim 10 is not a multiple of n_heads 4"):
+        DecisionTransformer.Config(embed_dim=10, n_heads=4)
+    with pytest.raises(ValueError, match="context_length must be 2 or more"):
+        DecisionTransformer.Config(context_length=1, state_loss=1.0)
     with pytest.raises(TypeError, match="state_loss predicts vector observations"):
         make(make_episodes("frames", (3,)), state_loss=1.0)
 
@@ -435,15 +435,15 @@ def test_a_sampling_policy_needs_discrete_actions() -> None:
 
 def test_a_context_of_one_sees_the_present_alone() -> None:
     episodes = make_episodes("box", (4, 3))
-    algo = make(episodes, context=1)
+    algo = make(episodes, context_length=1)
     batch = everything(algo, episodes)
     assert batch.mask.shape == (7, 1)
     assert algo.predict(batch).shape == (7, 1, 2)
-    assert math.isfinite(float(algo.update(batch)["loss"]))
+    assert math.isfinite(float(algo.update(batch, 1)["actor/loss"]))
 
 
 def test_the_missions_names() -> None:
-    """Design, section 2: two modules, a class and a function, found whatever the case."""
+    """Two modules, a class and a function, found whatever the case."""
     from rlalgo.batchrl.dt import DT_model, dt_play, rtgEpDataset, trajectory_gpt2
 
     assert DT_model.__name__ == "rlalgo.batchrl.dt.dt_model"

@@ -27,11 +27,20 @@ def make(env: gymnasium.Env, frame_stack: int = 1, **config: Any) -> DecisionTra
     """An untrained model whose actions depend on all that it sees, in train mode and with dropout."""
     torch.manual_seed(1)
     spec = DataSpec(env.observation_space, env.action_space, frame_stack=frame_stack, max_steps=30)
-    chosen = {"context": K, "width": 16, "layers": 2, "heads": 2, "dropout": 0.3, "return_scale": 2.0, **config}
+    chosen = {
+        "context_length": K,
+        "embed_dim": 16,
+        "n_layers": 2,
+        "n_heads": 2,
+        "dropout": 0.3,
+        "return_scale": 2.0,
+        **config,
+    }
     algo = DecisionTransformer(spec, DecisionTransformer.Config(**chosen))
     with torch.no_grad():
         for p in algo.parameters():
             p.add_(torch.randn_like(p) * 0.3)
+    algo.load_state_dict(algo.state_dict())  # weights that are loaded may play
     return algo
 
 
@@ -137,7 +146,7 @@ def test_each_row_acts_on_exactly_its_own_last_steps(ticks: list, env: type, del
             real = slice(0, place + 1)
             assert int(call["at"][i]) == place
             torch.testing.assert_close(call["states"][i, real], algo.embed(window.observations[0, real]))
-            past = algo.model.head.scale(window.actions[0, :place])
+            past = algo.scaler(window.actions[0, :place])
             torch.testing.assert_close(call["actions"][i, :place], past)
             assert torch.equal(call["returns_to_go"][i, real], window.returns_to_go[0, real] / 2.0)
             assert torch.equal(call["timesteps"][i, real], window.timesteps[0, real])
@@ -174,7 +183,7 @@ def test_playing_shows_the_windows_that_training_would_cut_from_the_same_episode
         assert int(call["at"]) == place
         torch.testing.assert_close(call["states"][:, real], algo.embed(cut.observations[:, real]))
         assert torch.equal(call["timesteps"][:, real], cut.timesteps[:, real])
-        torch.testing.assert_close(call["actions"][:, :place], algo.model.head.scale(cut.actions[:, :place]))
+        torch.testing.assert_close(call["actions"][:, :place], algo.scaler(cut.actions[:, :place]))
 
 
 @pytest.mark.parametrize("env", [Drift, Chain, Blink])
@@ -298,7 +307,7 @@ def test_discrete_actions_are_sampled_from_the_prediction_or_greedy() -> None:
         torch.zeros(1, K, dtype=torch.int64), torch.ones(1, K, dtype=torch.bool),
     )  # fmt: skip
     with algo.evaluating():
-        logits = algo(window.observations, window.actions, window.returns_to_go, window.timesteps).actions[0, 0]
+        logits = algo(window.observations, window.actions, window.returns_to_go, window.timesteps).actions.logits[0, 0]
     share = logits.double().softmax(-1)
     assert share.max() < 0.9
     counts = actions[:n].bincount(minlength=5)
