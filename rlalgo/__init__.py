@@ -39,25 +39,18 @@ __all__ = [
     "rollout",
 ]
 
-_HOME = {
-    "BatchRLAlgo": "algo",
-    "Controller": "policy",
-    "DataSpec": "spec",
-    "Dataset": "dataset",
-    "Episodes": "episodes",
-    "Policy": "policy",
-    "Run": "trainer",
-    "StopTraining": "trainer",
-    "Trainer": "trainer",
-    "TransitionBatch": "dataset",
-    "Transitions": "dataset",
-    "WindowBatch": "dataset",
-    "rollout": "rollout",
-}
+_HOMES = ("algo", "dataset", "episodes", "policy", "rollout", "spec", "trainer")
 
 
 def __getattr__(name: str) -> Any:
     """What needs torch is imported when it is first used, so that names, errors and configs are there at once."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"rlalgo.core.{_HOME[name]}"), name)
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"rlalgo.core.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

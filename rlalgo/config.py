@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import re
+import types
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -20,7 +21,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from rlalgo.errors import ConfigError, PluginError, a, near
 from rlalgo.registry import Catalogue, Choice, Kind, to_mapping
-from rlalgo.schema import ConfigSchema, in_words
+from rlalgo.schema import ConfigSchema, defaults_of, in_words
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def parse_into(cls: type, values: Any, catalogue: Catalogue | None, path: str, f
 
     Without a catalogue, choices are left as they are given.
     """
-    plain = to_mapping(values)
+    plain = _complete(cls, to_mapping(values))
     try:
         _PLAIN.validate_python([plain])  # Python, unlike YAML, could hold anything
         return _validate(cls, plain, catalogue)
@@ -78,7 +79,7 @@ def check_fields(cls: type, where: str) -> None:
         if name == "name":
             raise PluginError(f"{where}: a field cannot be called 'name', which says what is chosen; rename it")
         try:
-            TypeAdapter(list[hint], config=_STRICT).json_schema(schema_generator=ConfigSchema)  # type: ignore[valid-type]
+            _strict(hint).json_schema(schema_generator=ConfigSchema)
         except (PydanticUserError, PydanticUndefinedAnnotation) as error:
             why = str(error).partition("\n")[0]
             raise PluginError(f"{where}.{name}: values of {hint} cannot be read from YAML ({why})") from error
@@ -95,22 +96,46 @@ def with_defaults(cls: type, defaults: Mapping[str, Any], where: str) -> type:
         if name not in hints:
             raise PluginError(f"{where} has no field '{name}'.{near(name, hints)}")
     changed = [(name, hints[name], dataclasses.field(default=value)) for name, value in defaults.items()]
+    result = dataclasses.make_dataclass(cls.__name__, changed, bases=(cls,), frozen=True)
     faults: list[str] = []
-    parse_into(dataclasses.make_dataclass(cls.__name__, changed), {}, None, where, faults)
+    parse_into(result, {}, None, where, faults)
+    faults = [fault for fault in faults if ": missing;" not in fault]  # what is required of the user remains so
     if faults:
         raise PluginError("\n    ".join(faults))
-    return dataclasses.make_dataclass(cls.__name__, changed, bases=(cls,), frozen=True)
+    return result
 
 
 @functools.cache
 def _adapter(cls: type) -> TypeAdapter:
     _hints(cls)  # names a type that cannot be found
-    return TypeAdapter(list[cls], config=_STRICT)  # type: ignore[valid-type]  # a dataclass by itself takes no config
+    return _strict(cls)
+
+
+def _strict(hint: Any) -> TypeAdapter:
+    """What reads a list of values of this type: pydantic lets no configuration be given for a dataclass by itself."""
+    return TypeAdapter(list[hint], config=_STRICT)
+
+
+def _in_words(hint: Any) -> str:
+    return in_words(_strict(hint).json_schema(schema_generator=ConfigSchema)["items"])
+
+
+def _complete(hint: Any, value: Any) -> Any:
+    """Defaults written out, so that they are read as a file's values are (a Path from a string, ...)."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (list, tuple) and isinstance(value, list):
+        return [_complete(arguments[0], part) for part in value]
+    if origin in (typing.Union, types.UnionType) and len(arguments) == 2 and value is not None:  # X | None
+        return _complete(arguments[0], value)
+    if not _is_config(hint) or not isinstance(value, dict):
+        return value
+    given = {key: _complete(_hints(hint).get(key), part) for key, part in value.items()}
+    return to_mapping(defaults_of(hint)) | given
 
 
 def _validate(cls: type, plain: Any, catalogue: Catalogue | None) -> Any:
     resolve = functools.partial(_resolve, catalogue)
-    return _adapter(cls).validate_json(json.dumps([plain]), context=resolve)[0]  # type: ignore[arg-type]
+    return _adapter(cls).validate_json(json.dumps([plain]), context=resolve)[0]
 
 
 def _resolve(catalogue: Catalogue | None, kind: Kind, value: Any) -> Choice:
@@ -131,7 +156,7 @@ def _resolve(catalogue: Catalogue | None, kind: Kind, value: Any) -> Choice:
         entry = catalogue.get(kind.name, name, kind.role)
     except PluginError as error:
         raise ValueError(str(error)) from error
-    return Choice(name, options, entry, _validate(entry.Config, options, catalogue))
+    return Choice(name, options, entry, _validate(entry.Config, _complete(entry.Config, options), catalogue))
 
 
 def _faults(error: ValidationError, cls: type, plain: Any, catalogue: Catalogue | None, path: str) -> list[str]:
@@ -140,15 +165,15 @@ def _faults(error: ValidationError, cls: type, plain: Any, catalogue: Catalogue 
     for fault in error.errors(include_url=False):
         place, hint, config = _locate(fault["loc"][1:], cls, plain, catalogue, path)
         kind, key, got = fault["type"], fault["loc"][-1], [fault["input"]]
-        message = re.sub("^([Ii]nput |Value error, )", "", fault["msg"])
+        message = re.sub(r"^(\w+ (?=should|was)|Value error, )", "", fault["msg"]).replace(" after validation", "")
         if kind == "unexpected_keyword_argument" and config is not None:
             known = _hints(config)
-            cure, got = near(key, known) or f" Known: {', '.join(known) or 'none'}", []
+            cure, got = near(str(key), known) or f" Known: {', '.join(known) or 'none'}", []
             message = f"unknown key '{key}'.{cure}"
         elif kind == "missing" and isinstance(key, str):
-            message, got = f"missing; {_type_in_words(hint)} is needed", []
+            message, got = f"missing; {_in_words(hint)} is needed", []
         elif kind in ("missing", "too_long"):  # of a tuple's items
-            message = f"should be {_type_in_words(hint)}"
+            message = f"should be {_in_words(hint)}"
         elif kind == "value_error":
             got = []
         found.setdefault(place, ([], got))[0].append(message)
@@ -180,7 +205,7 @@ def _locate(
             path, values = f"{path}[{part}]", values[part]
         elif config is not None and part in _hints(config):
             path, hint = _join(path, part), _hints(config)[str(part)]
-            values = inside.get(part, to_mapping(getattr(config, str(part), None)))  # a default may be at fault
+            values = inside.get(part)
         elif part in inside:
             path, values = _join(path, part), inside[part]
     return path, hint, config
@@ -191,7 +216,7 @@ def _config_in(hint: Any, value: Any, catalogue: Catalogue | None) -> type | Non
     if (kind := _kind(hint)) is not None:
         name = value.get("name") if isinstance(value, dict) else value
         return catalogue.get(kind.name, name).Config if catalogue and name in catalogue.names(kind.name) else None
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    if _is_config(hint):
         return hint
     inner = (_config_in(part, value, catalogue) for part in typing.get_args(hint))
     return next(filter(None, inner), None)
@@ -207,13 +232,12 @@ def _hints(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
+def _is_config(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint is not Choice
+
+
 def _kind(hint: Any) -> Kind | None:
     return next((note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Kind)), None)
-
-
-def _type_in_words(hint: Any) -> str:
-    found = TypeAdapter(list[hint], config=_STRICT).json_schema(schema_generator=ConfigSchema)  # type: ignore[valid-type]
-    return in_words(found["items"])
 
 
 def _short(value: Any) -> str:

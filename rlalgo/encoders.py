@@ -1,7 +1,5 @@
 """Encoders: what turns a state, an action, a return-to-go or a timestep into a vector of a model's width."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -70,8 +70,11 @@ def rlalgo_register_callbacks(register: Register) -> None:
 
 @hookspec
 def rlalgo_register_behaviors(register: Register) -> None:
-    """`register(cls)` for each behavior: `__init__(self, config)` and
-    `episodes(make_env, steps, seed, say)`, an iterator of Recorded episodes (see rlutils.collecting.collect)."""
+    """`register(cls)` for each behavior: `__init__(self, config)` and `policies(env, seed, progress)`, an iterator of
+    (Policy, facts) pairs, one for each episode to record: the policy, of one row, plays it; the facts, a mapping of
+    numbers and texts (`policy`, a label; `noise`; ...), are stored with it. It may go on forever: the next pair is
+    asked for when an episode is over, until enough is recorded. Episode k is reset with `seed + k`, or with the facts'
+    `seed`. `progress(phase, done)` shows what takes long before the first episode; `done` is a share, 0 to 1."""
 
 
 @hookspec

@@ -31,7 +31,7 @@ from rlalgo import hookspecs
 from rlalgo.config import check_fields, parse, with_defaults
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.trainer import Trainer
-from rlalgo.errors import PluginClash, PluginError, near, RlalgoWarning
+from rlalgo.errors import PluginClash, PluginError, RlalgoWarning, near
 from rlalgo.registry import Catalogue, Choice, Entry, Owner
 from rlalgo.version import __version__
 
@@ -57,7 +57,7 @@ _RULES: dict[str, tuple[type | None, tuple[str, ...]]] = {
     "env": (None, ("make",)),
     "trainer": (Trainer, ()),
     "callback": (None, ()),
-    "behavior": (None, ("episodes",)),
+    "behavior": (None, ("policies",)),
     "evaluator": (None, ("evaluate",)),
 }
 _ROLES = {"state", "action", "return", "timestep"}

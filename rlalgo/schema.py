@@ -45,7 +45,7 @@ def schema(cls: type, catalogue: Catalogue) -> dict[str, Any]:
                     **found, "description": summary, "properties": properties, "required": ["name", *required]
                 }  # fmt: skip
             full.append({"$ref": f"#/definitions/{key}"})
-            if not any(f.default is f.default_factory for f in dataclasses.fields(entry.Config)):  # both are missing
+            if len(defaults_of(entry.Config)) == len(dataclasses.fields(entry.Config)):  # none is required
                 bare.append(name)
         either = [{"type": "string", "enum": bare}, *full] if bare else full
         return {**part, "oneOf": either} if either else {"not": {}}  # there is nothing to choose from
@@ -83,7 +83,7 @@ def in_words(part: dict[str, Any]) -> str:
         case {"items": inner}:
             return f"list of {in_words(inner)}"
     signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    limits = " and ".join(f"{sign} {part[key]}" for key, sign in signs.items() if key in part)
+    limits = " and ".join(f"{sign} {part[key]:g}" for key, sign in signs.items() if key in part)
     name = part.get("format") or part.get("type") or ("object" if "$ref" in part else "anything")
     return f"{'mapping' if name == 'object' else name} {limits}".strip()
 
@@ -104,14 +104,24 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
+def defaults_of(cls: type) -> dict[str, Any]:
+    """The default of every field of a dataclass that has one."""
+    fields, missing = dataclasses.fields(cls), dataclasses.MISSING
+    plain = {field.name: field.default for field in fields if field.init and field.default is not missing}
+    made = {field.name: field.default_factory() for field in fields if field.default_factory is not missing}
+    return plain | made
+
+
 class ConfigSchema(GenerateJsonSchema):
-    """pydantic's, with our docstrings, without keys that are not known, and without titles."""
+    """pydantic's, with docstrings and every default, without unknown keys and titles."""
 
     def dataclass_schema(self, schema: Any) -> dict[str, Any]:
         found = {**super().dataclass_schema(schema), "additionalProperties": False}
         found.pop("title", None)
-        for name in found["properties"].keys() & field_docs(schema["cls"]).keys():
-            found["properties"][name]["description"] = field_docs(schema["cls"])[name]
+        docs, defaults = field_docs(schema["cls"]), to_mapping(defaults_of(schema["cls"]))
+        for name, part in found["properties"].items():
+            part |= {"description": docs[name]} if name in docs else {}
+            part |= {"default": defaults[name]} if name in defaults else {}
         return found
 
     def field_title_should_be_set(self, schema: Any) -> bool:

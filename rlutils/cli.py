@@ -86,9 +86,8 @@ def train(
         raise ConfigError(["give a YAML file, or --resume RUN"])
     else:
         command = shlex.join(["rlalgo", *sys.argv[1:]])
-        settings, known = application.read_settings(config, texts, plugin or (), no_plugin or ())
-        folder = out_folder or application.new_folder(config, settings)
-        run = application.fit(settings, known, folder, command, replace=replace)
+        given = {"plugins": plugin or (), "block": no_plugin or ()}
+        run = application.train(config, out_folder, texts, replace=replace, command=command, **given)
     out.print(f"run folder: {run.folder}", soft_wrap=True)
 
 
@@ -165,7 +164,7 @@ def play(
             raise ConfigError([f"--option '{text}': expected key=value"])
         options[key] = parse_yaml(value, f"--option '{text}'")
     for played in play_run(run, options, checkpoint, episodes, seed, video, plugin or ()):
-        out.print(f"seed {played.seed}: return {played.ret:,.1f} in {played.steps:,} steps")
+        out.print(f"seed {played.seed}: return {played.ret:,.1f} in {len(played.rewards):,} steps")
     if video is not None:
         out.print(f"video: {video}", soft_wrap=True)
 

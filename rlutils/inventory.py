@@ -122,7 +122,7 @@ def _fingerprint(plugins: Sequence[str], block: Sequence[str]) -> str:
         (point.name, point.value, point.dist and (point.dist.name, point.dist.version))
         for point in metadata.entry_points(group="rlalgo")
     ]
-    facts = [sys.version, __version__, os.environ.get("RLALGO_PLUGINS"), sorted(points), list(plugins), list(block)]
+    facts: list[Any] = [sys.version, __version__, os.environ.get("RLALGO_PLUGINS"), sorted(points), list(plugins), list(block)]
     modules = ["rlalgo", "rlutils", *(value for _, value, _ in points), *plugins]
     facts += [stamp for module in modules for stamp in _stamps(module)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

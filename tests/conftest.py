@@ -16,11 +16,6 @@ settings.register_profile("tests", deadline=None, max_examples=60, derandomize=T
 settings.load_profile("tests")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # Every hook in rlalgo.hookspecs must be named so by a test somewhere under tests/ (see test_hooks.py).
-    config.addinivalue_line("markers", "covers_hook(*names): the hooks that this test proves to be called")
-
-
 @pytest.fixture(autouse=True)
 def _no_plugin_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RLALGO_PLUGINS", raising=False)

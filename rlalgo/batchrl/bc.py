@@ -5,8 +5,6 @@
 which is the squared error for a continuous action of fixed variance and the cross-entropy for a discrete one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -6,8 +6,6 @@
 estimated by importance sampling, from uniform actions and from the policy's at s and at s' (appendix F).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@
 term (Kumar et al. 2020, equation 4), whose sum is exact here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -7,8 +7,6 @@
 nn.Linear's do; the authors start the critics' last layer near 0 and hidden biases at 0.1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

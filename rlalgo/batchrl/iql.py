@@ -7,8 +7,6 @@ pi: maximize  E [ exp(beta (min_i Q'_i(s, a) - V(s))) log pi(a | s) ]       (equ
 The policy is a Gaussian for continuous actions and categorical for discrete ones; the losses are the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

@@ -7,8 +7,6 @@ where a' is the action that the data takes after s' (equations 3 and 4). Weights
 start the last layers near 0 and hidden biases at 0.1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -67,12 +65,6 @@ class Pairs(Dataset[PairBatch]):
         return PairBatch(
             batch.observations, batch.actions, batch.rewards, batch.next_observations, after, batch.terminals
         )
-
-    def to(self, device: torch.device | str) -> Pairs:
-        self.device = torch.device(device)
-        self.transitions.to(device)
-        self.kept = self.kept.to(device)
-        return self
 
 
 class ReBRAC(BatchRLAlgo[PairBatch]):

@@ -3,8 +3,6 @@
 maximize  E_{(s, a) in data} [ lambda Q(s, pi(s)) - (pi(s) - a)^2 ],   lambda = alpha / mean |Q(s, pi(s))|
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

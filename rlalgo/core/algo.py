@@ -1,7 +1,5 @@
 """BatchRLAlgo: the one contract that every offline RL algorithm fulfils."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

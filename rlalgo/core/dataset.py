@@ -1,7 +1,6 @@
 """Dataset: episodes served as batches. `rows` draws which items, `gather` builds the batch, no loop."""
 
-from __future__ import annotations
-
+import copy
 from abc import ABC, abstractmethod
 from typing import Generic, NamedTuple, Self, TypeVar
 
@@ -48,9 +47,14 @@ class Dataset(ABC, Generic[B]):
     def gather(self, rows: Tensor) -> B:
         """The batch of these items; rows (B,) int64. Deterministic and batched."""
 
-    @abstractmethod
     def to(self, device: torch.device | str) -> Self:
-        """The same items with their columns on `device`."""
+        """The same items with every column on `device`: a copy, while this one stays where it is."""
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor | Episodes | Dataset):
+                setattr(moved, name, value.to(device))
+        return moved
 
     def rows(self, n: int, generator: torch.Generator) -> Tensor:
         """(n,) int64 items drawn uniformly with replacement; n may span many batches."""
@@ -76,7 +80,6 @@ class Transitions(Dataset[TransitionBatch]):
         self.obs_rows = self.steps + ids[self.steps]  # (M,) row of `observations`
         self.first_rows = episodes.first_rows()[ids[self.steps]]  # (M,) first row of the same episode
         self.terminals = episodes.terminations.float()  # (N,)
-        self.frames = Frames(episodes)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -87,22 +90,14 @@ class Transitions(Dataset[TransitionBatch]):
 
         rows = rows.to(self.device)
         steps, row = take(self.steps, rows), take(self.obs_rows, rows)  # (B,)
-        first = take(self.first_rows, rows)
+        first, frames = take(self.first_rows, rows), Frames(self.episodes)
         return TransitionBatch(
-            self.frames.at(row, first),
+            frames.at(row, first),
             take(self.episodes.actions, steps),
             take(self.episodes.rewards, steps),
-            self.frames.at(row + 1, first),
+            frames.at(row + 1, first),
             take(self.terminals, steps),
         )
-
-    def to(self, device: torch.device | str) -> Self:
-        self.device = torch.device(device)
-        self.episodes = self.episodes.to(device)
-        self.frames = Frames(self.episodes)
-        for name in ("steps", "obs_rows", "first_rows", "terminals"):
-            setattr(self, name, getattr(self, name).to(device))
-        return self
 
 
 class Frames:

@@ -1,7 +1,5 @@
 """Policy: n rows that play side by side. Controller: one row, numpy in and out."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +25,7 @@ class Policy(ABC):
 
     @abstractmethod
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
-        """observations (m, *S) of rows (m,) -> actions (m, A) float32 or (m,) int64."""
+        """observations (m, *S) of rows (m,), as environments give them -> actions (m, A) float32 or (m,) int64."""
 
     def observe(self, rewards: Tensor, rows: Tensor) -> None:  # noqa: B027
         """rewards (m,) that the rows (m,) received for their last action."""

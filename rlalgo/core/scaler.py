@@ -1,7 +1,5 @@
 """ActionScaler: the border between an environment's actions and those that networks speak."""
 
-from __future__ import annotations
-
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Trainer: the loop around `BatchRLAlgo.update`, and what it may ask of its run."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Protocol

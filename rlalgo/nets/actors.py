@@ -1,7 +1,5 @@
 """What plays an actor: the policy of every algorithm that acts on the present observation alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Critics: ensembles of action values, target networks, and the expectile loss."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Layers: what comes before a head, and the normalizer of observations."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

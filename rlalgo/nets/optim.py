@@ -1,7 +1,5 @@
 """Optimization: parameter groups, schedules and masked means."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

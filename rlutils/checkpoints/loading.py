@@ -1,4 +1,4 @@
-"""Run and checkpoint folders to algorithms."""
+"""Run and checkpoint folders to algorithms and settings."""
 
 from __future__ import annotations
 
@@ -33,19 +33,26 @@ def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = ()
     return algo.to(pick_device(device))
 
 
-def run_settings(folder: Path, plugins: Sequence[str] = ()) -> tuple[Settings, Catalogue]:
-    """The configuration that a run was trained with."""
-    values = _run_config(folder)
-    values["plugins"] = []
-    known = catalogue(plugins)
+def run_settings(
+    folder: Path, plugins: Sequence[str] = (), overrides: Sequence[str] = (), block: Sequence[str] = ()
+) -> tuple[Settings, Catalogue]:
+    """The configuration that a run was trained with, overridden, and the catalogue it was checked against.
+
+    Raises:
+        RlalgoError: it is no run folder.
+        CheckpointError: a plugin is missing.
+        ConfigError: an override is at fault.
+    """
+    values = run_config(folder)
     recorded = folder / "plugins.yaml"
     if recorded.exists():
-        checkpoints.refuse_missing(read_yaml(recorded), known, str(folder))
-    return read_settings(values, (), plugins)
+        checkpoints.refuse_missing(read_yaml(recorded), catalogue(plugins, block), str(folder))
+    return read_settings(values, overrides, plugins, block)
 
 
-def _run_config(folder: Path) -> dict[str, Any]:
+def run_config(folder: Path) -> dict[str, Any]:
+    """What config.yaml says, but for the plugins: those that a folder names are never loaded by themselves."""
     path = folder / "config.yaml"
     if not path.exists():
         raise RlalgoError(f"{folder} is not a run folder (it has no config.yaml); give the folder that train wrote")
-    return load_mapping(path)
+    return {**load_mapping(path), "plugins": []}

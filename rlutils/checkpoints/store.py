@@ -10,7 +10,8 @@ import io
 import os
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +23,52 @@ from rlalgo.config import parse, to_mapping
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.spec import DataSpec
 from rlalgo.errors import CheckpointError, ConfigError, DataError
+from rlalgo.plugins import make
 from rlalgo.registry import Catalogue, Choice
 from rlalgo.version import __version__
 from rlutils.config.files import read_yaml, write_atomic, write_yaml
 from rlutils.config.settings import uses
+from rlutils.randomness import rng_state, set_rng_state
 
-NAMES = ("model.safetensors", "algo.yaml", "trainer.pt")
 
-
-def save(folder: Path, step: int, algo: BatchRLAlgo, choice: Choice, state: dict[str, Any]) -> Path:
+def save(folder: Path, step: int, algo: BatchRLAlgo, choice: Choice, state: Mapping[str, Any]) -> Path:
     """Writes `folder/step_N` and points `folder/last` at it.
+
+    Args:
+        folder: of a run's checkpoints.
+        step: updates done.
+        algo: its weights, optimizers and schedules are saved, and with them every random state.
+        choice: what it was made by.
+        state: what else is needed to go on.
 
     Raises:
         CheckpointError: it could not be written; the last complete one is untouched.
     """
     path = folder / f"step_{step:09d}"
     temporary = folder / f".{path.name}.tmp"
+    weights = {key: value.detach().cpu().contiguous() for key, value in algo.state_dict().items()}
+    everything = {
+        "step": step,
+        "optimizers": {name: item.state_dict() for name, item in algo.optimizers.items()},
+        "schedulers": {name: item.state_dict() for name, item in algo.schedulers.items()},
+        "rng": rng_state(),
+        **state,
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        weights = {key: value.detach().cpu().contiguous() for key, value in algo.state_dict().items()}
         write_atomic(temporary / "model.safetensors", safetensors.torch.save(weights))
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(everything, buffer)
         write_atomic(temporary / "trainer.pt", buffer.getvalue())
-        write_yaml(temporary / "algo.yaml", description(algo, choice, step))
+        write_yaml(temporary / "algo.yaml", _description(algo, choice, step))
         shutil.rmtree(path, ignore_errors=True)  # the same step again, after a resume
         os.replace(temporary, path)
         link(folder, "last", path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        kept = find(folder.parent, "last", or_none=True)
+        kept = last_of(folder.parent)
         left = f"the last complete checkpoint is {kept.resolve().name}" if kept else "there is no complete one"
         raise CheckpointError(f"cannot write checkpoint {path}: {error.strerror or error}; {left}") from error
     return path
@@ -67,31 +82,43 @@ def link(folder: Path, name: str, target: Path) -> None:
     os.replace(temporary, folder / name)
 
 
-def find(path: Path, which: str = "last", or_none: bool = False) -> Path:
+def find(path: Path, which: str = "last") -> Path:
     """The folder of a checkpoint: of a run folder's `last` or `best` or `step_N`, or the path itself if it is one.
 
     Raises:
         CheckpointError: there is none, or it is incomplete; with what is there.
     """
     if not path.exists():
-        return _missing(f"{path}: there is no such folder", or_none)
-    if (path / "algo.yaml").exists():
-        found = path
-    else:
+        raise CheckpointError(f"{path}: there is no such folder")
+    found = path
+    if not (path / "algo.yaml").exists():
         folder = path / "checkpoints"
         found = folder / which
-        there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
         if not found.exists():
+            there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
             listed = ", ".join(there) or "none; has it trained long enough to write one?"
-            return _missing(f"{path}: no checkpoint '{which}'. Found: {listed}", or_none)
-    for name in NAMES[:2]:
+            raise CheckpointError(f"{path}: no checkpoint '{which}'. Found: {listed}")
+    for name in ("model.safetensors", "algo.yaml"):
         if not (found / name).is_file():
-            return _missing(f"{found}: {name} is missing, so this is not a complete checkpoint", or_none)
+            raise CheckpointError(f"{found}: {name} is missing, so this is not a complete checkpoint")
     return found
 
 
-def description(algo: BatchRLAlgo, choice: Choice, step: int) -> dict[str, Any]:
-    """What algo.yaml says: enough to build the algorithm again, and who provided its parts."""
+def last_of(folder: Path) -> Path | None:
+    """A run folder's last checkpoint; None where there is no complete one."""
+    try:
+        return find(folder)
+    except CheckpointError:
+        return None
+
+
+def step_of(path: Path) -> int:
+    """The updates that a checkpoint has behind it."""
+    return int(read_yaml(path / "algo.yaml")["step"])
+
+
+def _description(algo: BatchRLAlgo, choice: Choice, step: int) -> dict[str, Any]:
+    """algo.yaml: enough to build the algorithm again, and who provided its parts."""
     return {
         "rlalgo": __version__,
         "step": step,
@@ -106,15 +133,7 @@ def owners(value: Any) -> list[dict[str, Any]]:
     rows = []
     for choice in uses(value):
         assert choice.entry is not None
-        owner = choice.entry.owner
-        row = {
-            "kind": choice.entry.kind,
-            "name": choice.name,
-            "plugin": owner.plugin,
-            "distribution": owner.distribution,
-            "version": owner.version,
-            "location": owner.location,
-        }
+        row = {"kind": choice.entry.kind, "name": choice.name, **asdict(choice.entry.owner)}
         if row not in rows:
             rows.append(row)
     return rows
@@ -161,9 +180,10 @@ def load_algo(path: Path, catalogue: Catalogue) -> tuple[BatchRLAlgo, Choice]:
     refuse_missing(recorded, catalogue, str(path))
     entry = catalogue.get("algo", name)
     config = parse(entry.Config, algo_values, catalogue, str(path / "algo.yaml"))
-    algo = entry.cls(spec, config)
+    choice = Choice(name, algo_values, entry, config)
+    algo = make("algo", choice, spec)
     load_weights(path, algo)
-    return algo.eval(), Choice(name, algo_values, entry, config)
+    return algo.eval(), choice
 
 
 def load_weights(path: Path, algo: BatchRLAlgo) -> None:
@@ -180,6 +200,31 @@ def load_weights(path: Path, algo: BatchRLAlgo) -> None:
         algo.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{file}: the weights do not fit {algo.name} as configured: {error}") from error
+
+
+def restore(path: Path, algo: BatchRLAlgo) -> dict[str, Any]:
+    """Everything that was saved, for training to go on: weights, optimizers, schedules and random states are put back.
+
+    Returns:
+        What `save` was given as state, and `step`.
+
+    Raises:
+        CheckpointError: it cannot be read, or another version of the algorithm wrote it.
+    """
+    state = load_trainer_state(path)
+    load_weights(path, algo)
+    try:
+        for name, item in algo.optimizers.items():
+            item.load_state_dict(state["optimizers"][name])
+        for name, schedule in algo.schedulers.items():
+            schedule.load_state_dict(state["schedulers"][name])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: another version of {algo.name} wrote this, with optimizers or schedules that differ from the "
+            f"present ones ({error}); it can be evaluated and played, but not trained further: train it anew"
+        ) from error
+    set_rng_state(state["rng"])
+    return state
 
 
 def load_trainer_state(path: Path) -> dict[str, Any]:
@@ -206,9 +251,3 @@ def prune(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".step_*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _missing(message: str, or_none: bool) -> Any:
-    if or_none:
-        return None
-    raise CheckpointError(message)

@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
+from rlalgo.core.rollout import Trace, episode
 from rlalgo.errors import DataError, EnvironmentFault
-from rlutils.collecting.minari_writer import _install, _refuse_occupied, _temporary, _write
-from rlutils.collecting.recording import Recorded, Say, _refuse_bad
+from rlutils.collecting.behavior import Progress
+from rlutils.collecting.minari_writer import Recorded, new_dataset
 from rlutils.collecting.settings import CollectResult, CollectSettings
-from rlutils.data import minari_disk
+from rlutils.config.catalogue import catalogue
+from rlutils.config.overrides import load_mapping, override
 from rlutils.envs.gym import make_env
+from rlutils.machine import Stopwatch
 
 
 def collect_file(
     path: Path, overrides: Sequence[str], replace: bool, plugins: Sequence[str], console: Console
 ) -> CollectResult:
-    """`collect` as a YAML file says, with a progress bar."""
-    from rlutils.config.catalogue import catalogue
-    from rlutils.config.overrides import load_mapping, override
-
+    """`collect` as a YAML file says, with a progress bar, or without a terminal a line for each phase."""
     values = override(load_mapping(path), overrides)
     values["plugins"] = [*(values.get("plugins") or []), *plugins]
     settings = parse(CollectSettings, values, catalogue(values["plugins"]), str(path))
     columns = TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0)
-        said = ""
+        phases: set[str] = set()
 
-        def say(phase: str, done: float) -> None:
-            nonlocal said
+        def show(phase: str, done: float) -> None:
             bar.update(task, description=phase, completed=done)
-            if not console.is_terminal and phase.split(":")[0] != said:
-                said = phase.split(":")[0]
+            name = phase.partition(":")[0]
+            if not console.is_terminal and name not in phases:
+                phases.add(name)
                 console.print(phase, markup=False)
 
-        return collect(settings, replace, say)
+        return collect(settings, replace, show)
 
 
-def collect(settings: CollectSettings, replace: bool = False, say: Say | None = None) -> CollectResult:
+def collect(
+    settings: CollectSettings, replace: bool = False, progress: Progress = lambda phase, done: None
+) -> CollectResult:
     """Records a dataset under MINARI_DATASETS_PATH.
 
     It is written in a hidden folder beside the others and moved into place when complete: whatever goes wrong before,
@@ -56,46 +59,55 @@ def collect(settings: CollectSettings, replace: bool = False, say: Say | None = 
     Args:
         settings: what to record.
         replace: put the new dataset in the place of one of the same id.
-        say: told of the progress.
+        progress: called with what goes on.
 
     Raises:
         DataError: the dataset exists and is not to be replaced, the folder cannot be written, or the behavior
-            recorded nothing.
+            played too little, or what may not be stored.
         EnvironmentFault: the environment cannot be made, or does not suit the behavior.
     """
-    watch = time.perf_counter()
-    say = say or (lambda phase, done: None)
-    root = minari_disk.root()
-    _refuse_occupied(root, settings.id, replace)
-    with _temporary(root) as temporary, contextlib.ExitStack() as opened:
-
-        def open_env() -> gymnasium.Env:
-            return opened.enter_context(contextlib.closing(make_env(settings.env.id, settings.env.kwargs)))
-
-        env = open_env()
+    watch = Stopwatch()
+    with (
+        new_dataset(settings.id, replace) as write,
+        contextlib.closing(make_env(settings.env.id, settings.env.kwargs)) as env,
+    ):
         if not isinstance(env.action_space, spaces.Box | spaces.Discrete):
             raise EnvironmentFault(f"env: {settings.env.id} acts in {env.action_space}; expected Box or Discrete")
-        name = settings.behavior.name
-        behavior = core_plugins.make("behavior", settings.behavior)
-        episodes: list[Recorded] = []
-        steps = 0
-        for episode in behavior.episodes(open_env, settings.steps, settings.seed, say):
-            _refuse_bad(episode, env, f"behavior '{name}', episode {len(episodes)}")
-            episodes.append(episode)
-            steps += len(episode.rewards)
-            say(f"recording: {steps:,} steps, {len(episodes)} episodes", min(steps / settings.steps, 1.0))
-            if steps >= settings.steps:
-                break
-        if not episodes:
-            raise DataError(f"behavior '{name}' recorded no episode; there is nothing to write")
-        if steps < settings.steps:
-            raise DataError(f"behavior '{name}' ended after {steps:,} of {settings.steps:,} steps; lower `steps`")
-        say("writing", 0.0)
-        try:
-            _write(settings, env, episodes, temporary)
-            _install(temporary, root, settings.id)
-        except OSError as error:
-            why = f"cannot write {settings.id} under {root}: {error.strerror or error}"
-            raise DataError(f"{why}; nothing was changed") from error
-    returns = [episode.ret for episode in episodes]
-    return CollectResult(settings.id, root / settings.id, len(episodes), steps, returns, time.perf_counter() - watch)
+        recorded = _record(settings, env, progress)
+        progress("writing", 0.0)
+        path = write(settings, env, recorded)
+    returns = [trace.ret for trace, _ in recorded]
+    steps = sum(len(trace.rewards) for trace, _ in recorded)
+    return CollectResult(settings.id, path, len(recorded), steps, returns, watch())
+
+
+def _record(settings: CollectSettings, env: gymnasium.Env, progress: Progress) -> list[Recorded]:
+    """Whole episodes until there are enough steps."""
+    name = f"behavior '{settings.behavior.name}'"
+    recorded: list[Recorded] = []
+    steps = 0
+    for policy, facts in core_plugins.make("behavior", settings.behavior).policies(env, settings.seed, progress):
+        trace = episode(policy, env, facts.get("seed", settings.seed + len(recorded)))
+        _refuse_bad(trace, env.action_space, f"{name}, episode {len(recorded)}")
+        recorded.append((trace, facts))
+        steps += len(trace.rewards)
+        progress(f"recording: {steps:,} steps, {len(recorded)} episodes", min(steps / settings.steps, 1.0))
+        if steps >= settings.steps:
+            return recorded
+    raise DataError(f"{name} ended after {steps:,} of {settings.steps:,} steps; lower `steps`")
+
+
+def _refuse_bad(trace: Trace, space: spaces.Space, where: str) -> None:
+    """What was played has to fit into the spaces and be finite, before it is written."""
+    actions = np.stack(trace.actions)
+    if isinstance(space, spaces.Box):
+        fits = actions.shape[1:] == space.shape and bool(((space.low <= actions) & (actions <= space.high)).all())
+    else:
+        assert isinstance(space, spaces.Discrete)
+        fits = actions.ndim == 1 and bool(((space.start <= actions) & (actions < space.start + space.n)).all())
+    if not fits:
+        raise DataError(f"{where}: an action of shape {actions.shape[1:]} is outside {space}")
+    if not np.isfinite(trace.rewards).all():
+        raise DataError(f"{where}: a reward is not finite")
+    if isinstance(trace.observations[0], np.ndarray) and not np.isfinite(np.stack(trace.observations)).all():
+        raise DataError(f"{where}: an observation is not finite")

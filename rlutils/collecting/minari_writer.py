@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,55 @@ import h5py
 import numpy as np
 from gymnasium import spaces
 
+from rlalgo.core.rollout import Trace
+from rlalgo.core.spaces import as_float32
 from rlalgo.errors import DataError
-from rlutils.collecting.recording import Recorded
+from rlutils.collecting.behavior import Facts
 from rlutils.collecting.settings import CollectSettings
-from rlutils.config.files import alive
+from rlutils.config.files import own_folder, reserve
+from rlutils.data.minari_disk import ROOT_VARIABLE, root
 
-_OURS = f".collect-{platform.node()}-"
-"""Prefix of the folders that collections on this machine write in, before the process's number."""
+Recorded = tuple[Trace, Facts]
+"""An episode and what to note of it."""
+
+Write = Callable[[CollectSettings, gymnasium.Env, Sequence[Recorded]], Path]
+"""What was collected, where, and the episodes -> the dataset's folder."""
 
 
-def _refuse_occupied(root: Path, ident: str, replace: bool) -> None:
+@contextlib.contextmanager
+def new_dataset(ident: str, replace: bool) -> Iterator[Write]:
+    """The function that writes a dataset and puts it in its place; nothing else is left, whatever happens before.
+
+    Raises:
+        DataError: the id is taken, or nothing can be written.
+    """
+    _refuse_occupied(ident, replace)
+    try:
+        # Minari lists only visible folders.
+        folder = own_folder(root(), "collect", partial(_remove, to=root()))
+    except OSError as error:
+        why = f"{root()} cannot be written: {error.strerror}"
+        raise DataError(f"{why}; set {ROOT_VARIABLE} to another folder") from error
+
+    def write(settings: CollectSettings, env: gymnasium.Env, episodes: Sequence[Recorded]) -> Path:
+        try:
+            _write(settings, env, episodes, folder)
+            return _install(folder, ident)
+        except OSError as error:
+            why = f"cannot write {ident} under {root()}: {error.strerror or error}"
+            raise DataError(f"{why}; nothing was changed") from error
+
+    try:
+        yield write
+    finally:
+        _remove(folder, root())
+
+
+def _refuse_occupied(ident: str, replace: bool) -> None:
     """A dataset gives way only when told to; a folder that is something else, never."""
-    target = root / ident
+    target = root() / ident
     for parent in Path(ident).parents[:-1]:
-        if (root / parent / "data").exists():
+        if (root() / parent / "data").exists():
             raise DataError(f"{ident} would lie within the dataset {parent}, unseen; choose another id")
     if not target.exists():
         return
@@ -39,57 +73,53 @@ def _refuse_occupied(root: Path, ident: str, replace: bool) -> None:
         raise DataError(f"dataset {ident} exists ({target}); replace it with --replace, or choose another id")
 
 
-@contextlib.contextmanager
-def _temporary(root: Path) -> Iterator[Path]:
-    """A hidden folder under the root (Minari lists only visible ones), removed in the end whatever happens."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        for old in root.glob(f"{_OURS}*"):  # a kill -9 left it; a process that still lives is another's business
-            number = old.name.removeprefix(_OURS).partition("-")[0]
-            if number.isdigit() and not alive(int(number)):
-                _remove(old, root)
-        folder = Path(tempfile.mkdtemp(prefix=f"{_OURS}{os.getpid()}-", dir=root))
-    except OSError as error:
-        why = f"{root} cannot be written: {error.strerror}"
-        raise DataError(f"{why}; set MINARI_DATASETS_PATH to another folder") from error
-    try:
-        yield folder
-    finally:
-        _remove(folder, root)
-
-
-def _remove(folder: Path, root: Path) -> None:
-    """Removes a temporary folder; a dataset that lies in it and was not replaced after all goes back first."""
+def _remove(folder: Path, to: Path) -> None:
+    """Removes a hidden folder; a dataset that lies in it and was not replaced after all goes back first."""
     aside = folder / "replaced"
     for data in list(aside.rglob("data")):
-        place = root / data.parent.relative_to(aside)
+        place = to / data.parent.relative_to(aside)
         if not place.exists():
             os.replace(data.parent, place)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(settings: CollectSettings, env: gymnasium.Env, episodes: list[Recorded], folder: Path) -> None:
+def _install(folder: Path, ident: str) -> Path:
+    """Moves the complete dataset into place; an old one is moved aside first and removed last."""
+    target = root() / ident
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for parent in reversed(Path(ident).parents[:-1]):  # Minari wants a file in every namespace
+        namespace = parent / "namespace_metadata.json"
+        if (folder / namespace).exists() and not (root() / namespace).exists():
+            os.replace(folder / namespace, root() / namespace)
+    if target.exists():
+        aside = folder / "replaced" / ident  # `_remove` puts it back from here if the next line is not reached
+        aside.parent.mkdir(parents=True)
+        os.replace(target, aside)
+    os.replace(folder / ident, target)
+    return target
+
+
+def _write(settings: CollectSettings, env: gymnasium.Env, episodes: Sequence[Recorded], folder: Path) -> None:
     """The dataset with Minari's own writer under `folder`, then repacked: HDF5 spends 20 KB an episode otherwise."""
-    import minari
+    import minari  # takes a second
     from minari.data_collector import EpisodeBuffer
 
     space = _as_stored(env.observation_space)
-    buffers = []
-    for number, episode in enumerate(episodes):
-        flags = np.zeros((2, len(episode.rewards)), bool)
-        flags[:, -1] = episode.terminated, episode.truncated
-        buffers.append(
-            EpisodeBuffer(
-                id=number,
-                seed=episode.seed,
-                observations=_stacked(space, episode.observations),
-                actions=np.asarray(episode.actions, env.action_space.dtype),
-                rewards=list(np.asarray(episode.rewards, np.float64)),
-                terminations=list(flags[0]),
-                truncations=list(flags[1]),
-            )
+    buffers = [
+        EpisodeBuffer(
+            id=number,
+            seed=trace.seed,
+            observations=_stacked(space, trace.observations),
+            actions=np.asarray(trace.actions, env.action_space.dtype),
+            rewards=trace.rewards,
+            terminations=[False] * (len(trace.rewards) - 1) + [trace.terminated],
+            truncations=[False] * (len(trace.rewards) - 1) + [trace.truncated],
         )
-    _reserve(folder, sum(_size(buffer.observations) + 64 * len(buffer.rewards) + 40_000 for buffer in buffers))
+        for number, (trace, _) in enumerate(episodes)
+    ]
+    room = folder / "room"  # HDF5 answers a full disk by a crash of the process
+    reserve(room, sum(_size(buffer.observations) + 64 * len(buffer.rewards) + 40_000 for buffer in buffers))
+    room.unlink()
     low, high = settings.ref_scores or (None, None)
     with _minari_root(folder):
         dataset = minari.create_dataset_from_buffers(
@@ -109,19 +139,23 @@ def _write(settings: CollectSettings, env: gymnasium.Env, episodes: list[Recorde
             jpeg_encoding=False,
         )
         dataset.storage.update_episode_metadata(
-            [{"policy": e.policy, "noise": e.noise, "return": e.ret, "seed": e.seed} for e in episodes]
+            [{**facts, "seed": trace.seed, "return": trace.ret} for trace, facts in episodes]
         )
     del dataset
     _repack(folder / settings.id / "data" / "main_data.hdf5")
 
 
-def _reserve(folder: Path, size: int) -> None:
-    """OSError if a file of that many bytes does not fit: HDF5 answers a full disk by a crash of the process."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
+@contextlib.contextmanager
+def _minari_root(folder: Path) -> Iterator[None]:
+    """Minari writes where this variable says and nowhere else."""
+    before = os.environ.get(ROOT_VARIABLE)
+    os.environ[ROOT_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[ROOT_VARIABLE]
+        if before is not None:
+            os.environ[ROOT_VARIABLE] = before
 
 
 def _size(observations: Any) -> int:
@@ -151,40 +185,10 @@ def _repack(path: Path) -> None:
     os.replace(packed, path)
 
 
-def _install(temporary: Path, root: Path, ident: str) -> None:
-    """Moves the complete dataset into place; an old one is moved aside first and removed last."""
-    target = root / ident
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for parent in reversed(Path(ident).parents[:-1]):  # Minari wants a file in every namespace
-        name = "namespace_metadata.json"
-        made = temporary / parent / name
-        if made.exists() and not (root / parent / name).exists():
-            os.replace(made, root / parent / name)
-    if target.exists():
-        aside = temporary / "replaced" / ident  # `_remove` puts it back from here if the next line is not reached
-        aside.parent.mkdir(parents=True)
-        os.replace(target, aside)
-    os.replace(temporary / ident, target)
-
-
-@contextlib.contextmanager
-def _minari_root(folder: Path) -> Iterator[None]:
-    """Minari writes where this variable says and nowhere else."""
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = before
-
-
 def _as_stored(space: spaces.Space) -> spaces.Space:
     """float64 Boxes as float32: half the size, and what networks compute in."""
     if isinstance(space, spaces.Box) and space.dtype == np.float64:
-        return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+        return as_float32(space)
     if isinstance(space, spaces.Dict):
         return spaces.Dict({key: _as_stored(part) for key, part in space.items()})
     if isinstance(space, spaces.Tuple):

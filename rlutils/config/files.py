@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,39 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def own_folder(parent: Path, name: str, clear: Callable[[Path], None]) -> Path:
+    """A new hidden folder of this process within `parent`, to write in before it is renamed.
+
+    Args:
+        parent: made if need be.
+        name: of what is written; folders of the same name know each other.
+        clear: removes such a folder that a process of this machine, now dead, left behind.
+
+    Raises:
+        OSError: `parent` cannot be written.
+    """
+    prefix = f".{name}-{platform.node()}-"
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.glob(f"{prefix}*"):
+        pid = old.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdigit() and not alive(int(pid)):
+            clear(old)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
+
+
+def reserve(path: Path, size: int) -> None:
+    """A new file of `size` bytes whose room is taken. A process dies when a map or HDF5 meets a full disk.
+
+    Raises:
+        OSError: it does not fit.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
 
 
 def cache_folder() -> Path:

@@ -125,6 +125,9 @@ def uses(value: Any) -> Iterator[Choice]:
     elif is_dataclass(value):
         for field in fields(value):
             yield from uses(getattr(value, field.name))
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple | list):
         for item in value:
+            yield from uses(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
             yield from uses(item)

@@ -28,7 +28,7 @@ class Images:
     """New height and width; every new pixel is the mean of those it covers."""
 
     @classmethod
-    def wanted(cls, space: spaces.Space, gray: bool, size: tuple[int, int] | None) -> Images | None:
+    def needed(cls, space: spaces.Space, gray: bool, size: tuple[int, int] | None) -> Images | None:
         """What has to be done to images of this space, or None; TypeError if it cannot be done."""
         if not is_image(space):
             if gray or size:

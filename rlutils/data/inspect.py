@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium import spaces
@@ -15,9 +14,6 @@ from rlalgo.errors import DataError
 from rlutils.data.minari_disk import local_ids, read_metadata, root
 from rlutils.data.minari_file import EpisodeFile
 from rlutils.data.minari_remote import require
-
-if TYPE_CHECKING:  # matplotlib takes half a second to import, and only the picture needs it
-    pass
 
 
 @dataclass(frozen=True)
@@ -63,13 +59,6 @@ class Inspection:
     def steps(self) -> int:
         """Steps in all episodes."""
         return int(self.lengths.sum())
-
-    def normalized(self, returns: float) -> float | None:
-        """A return on the scale from 0 (random) to 100 (expert); None without reference scores."""
-        if self.ref_scores is None:
-            return None
-        low, high = self.ref_scores
-        return 100 * (returns - low) / (high - low)
 
     def histogram(self, bins: int = 16) -> tuple[np.ndarray, np.ndarray]:
         """Counts (B,) and edges (B+1,) at round numbers, with at most `bins` of them."""

@@ -10,13 +10,11 @@ import hashlib
 import json
 import mmap
 import os
-import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ import torch
 from rlalgo.core.episodes import Episodes
 from rlalgo.core.spec import DataSpec
 from rlalgo.errors import ConfigError, DataError
-from rlutils.config.files import alive, read_yaml, write_atomic, write_yaml
+from rlutils.config.files import cache_folder, own_folder, read_yaml, reserve, write_atomic, write_yaml
 
 Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 """Shape and type -> the array to fill with observations: `numpy.empty`, or one that lies on disk."""
@@ -36,14 +34,6 @@ Allocate = Callable[[tuple[int, ...], Any], np.ndarray]
 _COLUMNS = ("actions", "rewards", "terminations", "truncations", "starts", "has_final")
 _FORMAT = 1
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
-
-
-def root() -> Path:
-    """Where converted copies lie: $RLALGO_CACHE, or rlalgo in the user's cache folder. Copies may be deleted."""
-    given = os.environ.get("RLALGO_CACHE")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rlalgo"
 
 
 def worthwhile(option: bool | None, size: int) -> bool:
@@ -80,7 +70,7 @@ def map_episodes(label: str, key: Mapping[str, Any], load: Callable[[Allocate], 
         DataError: the copy cannot be written (no room, say) or read.
     """
     digest = hashlib.sha256(json.dumps({**key, "format": _FORMAT}, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root() / f"{re.sub(r'[^A-Za-z0-9]+', '-', label).strip('-')}-{digest}"
+    folder = cache_folder() / f"{re.sub(r'[^A-Za-z0-9]+', '-', label).strip('-')}-{digest}"
     if not folder.exists():
         _convert(label, folder, load)
     try:
@@ -94,14 +84,8 @@ def map_episodes(label: str, key: Mapping[str, Any], load: Callable[[Allocate], 
 
 def _convert(label: str, folder: Path, load: Callable[[Allocate], Episodes]) -> None:
     """Writes the copy under another name, and renames it when it is complete."""
-    prefix = f".{folder.name}-{platform.node()}-"
     with _writing(label, folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for old in folder.parent.glob(f"{prefix}*"):  # a kill on this machine left it
-            number = old.name.removeprefix(prefix).partition("-")[0]
-            if number.isdigit() and not alive(int(number)):
-                shutil.rmtree(old, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=folder.parent))
+        temporary = own_folder(folder.parent, folder.name, partial(shutil.rmtree, ignore_errors=True))
     arrays: list[np.memmap] = []
 
     def allocate(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -109,7 +93,7 @@ def _convert(label: str, folder: Path, load: Callable[[Allocate], Episodes]) -> 
         if not size:
             return np.empty(shape, dtype)  # no episodes, which `load` will refuse
         with _writing(label, folder):
-            _reserve(path, size)
+            reserve(path, size)
             arrays.append(np.memmap(path, dtype, "r+", shape=shape))
         return arrays[-1]
 
@@ -133,7 +117,7 @@ def _convert(label: str, folder: Path, load: Callable[[Allocate], Episodes]) -> 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _writing(label: str, folder: Path) -> Iterator[None]:
     """What the disk has against a copy, as DataError."""
     try:
@@ -147,15 +131,6 @@ def _writing(label: str, folder: Path) -> Iterator[None]:
 
 def _why(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
-
-
-def _reserve(path: Path, size: int) -> None:
-    """A file of this size whose room is taken: writing to a map on a full disk would kill the process."""
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
 
 
 def _open(folder: Path) -> Episodes:

@@ -28,7 +28,6 @@ _BLOCK = 2**20
 """Numbers that are converted at a time."""
 _PLAIN: dict[str, type] = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}
 _NUMBER = spaces.Box(-np.inf, np.inf, ())
-_DAMAGED = "the file is damaged or half-written: copy or record the dataset again"
 
 
 class EpisodeFile:
@@ -44,7 +43,7 @@ class EpisodeFile:
 
     def __enter__(self) -> EpisodeFile:
         if not self.path.is_file():
-            raise DataError(f"{self.label}: {self.path} is missing; {_DAMAGED}")
+            raise self._damaged(f"{self.path} is missing")
         with self._reading():
             self._file = h5py.File(self.path, "r")
             # The library's cache of metadata would grow to several times the data when episodes are short.
@@ -60,23 +59,25 @@ class EpisodeFile:
     @contextmanager
     def _reading(self, episode: int | None = None) -> Iterator[None]:
         """HDF5's own errors as DataError."""
-        where = self.label if episode is None else f"{self.label}: episode {episode}"
         try:
             yield
         except (BlockingIOError, PermissionError) as error:
             why = "is being written" if isinstance(error, BlockingIOError) else "may not be read"
-            raise DataError(f"{where}: {self.path} {why}: {error}") from error
+            raise DataError(f"{self.label}: {self.path} {why}: {error}") from error
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
             text = error.args[0] if error.args else error
-            raise DataError(f"{where}: {self.path} cannot be read: {text}; {_DAMAGED}") from error
+            raise self._damaged(f"{self.path} cannot be read: {text}", episode) from error
+
+    def _damaged(self, message: str, episode: int | None = None) -> DataError:
+        where = self.label if episode is None else f"{self.label}: episode {episode}"
+        return DataError(f"{where}: {message}; the file is damaged or half-written: copy or record the dataset again")
 
     def count(self) -> int:
         """E, counted in the file and compared with what the metadata says."""
         with self._reading():
             found = len(self._file)
         if found != self.metadata.episodes:
-            told = f"the metadata says {self.metadata.episodes} episodes, the file holds {found}"
-            raise DataError(f"{self.label}: {told}; {_DAMAGED}")
+            raise self._damaged(f"the metadata says {self.metadata.episodes} episodes, the file holds {found}")
         return found
 
     @cached_property
@@ -94,8 +95,7 @@ class EpisodeFile:
                 raise DataError(f"{where} is empty (no steps); record the dataset without it")
             lengths[episode] = shape[0]
         if lengths.sum() != self.metadata.steps:
-            told = f"the metadata says {self.metadata.steps} steps, the file holds {lengths.sum()}"
-            raise DataError(f"{self.label}: {told}; {_DAMAGED}")
+            raise self._damaged(f"the metadata says {self.metadata.steps} steps, the file holds {lengths.sum()}")
         return lengths
 
     def facts(self) -> dict[str, np.ndarray]:
@@ -123,8 +123,8 @@ class EpisodeFile:
         columns.pop("id", None)
         wrong = np.flatnonzero(columns.pop("total_steps", self.lengths) != self.lengths)
         if len(wrong):
-            told = f"its total_steps is not the {self.lengths[wrong[0]]} steps that it holds"
-            raise DataError(f"{self.label}: episode {wrong[0]}: {told}; {_DAMAGED}")
+            first = int(wrong[0])
+            raise self._damaged(f"its total_steps is not the {self.lengths[first]} steps that it holds", first)
         return columns
 
     def rewards(self, episode: int, out: np.ndarray) -> None:
@@ -149,8 +149,8 @@ class EpisodeFile:
         leaves = [self._leaf(episode, path, part, out.dtype) for path, part in _leaves("observations", space)]
         rows = sorted({leaf.rows for leaf in leaves})
         if rows not in ([steps], [steps + 1]):
-            told = f"{steps} rewards but {' and '.join(map(str, rows))} observations, expected {steps + 1}"
-            raise DataError(f"{self.label}: episode {episode}: {told}; {_DAMAGED}")
+            counts = " and ".join(map(str, rows))
+            raise self._damaged(f"{steps} rewards but {counts} observations, expected {steps + 1}", episode)
         if needs_flatten(space):
             self._flatten(episode, out[: rows[0]])
         else:
@@ -162,11 +162,10 @@ class EpisodeFile:
     def _column(self, episode: int, name: str, space: spaces.Space, out: np.ndarray) -> None:
         leaf = self._leaf(episode, name, space, out.dtype)
         if leaf.rows != len(out):
-            told = f"{leaf.rows} {name} but {len(out)} rewards"
-            raise DataError(f"{self.label}: episode {episode}: {told}; {_DAMAGED}")
+            raise self._damaged(f"{leaf.rows} {name} but {len(out)} rewards", episode)
         self._copy(episode, leaf, out)
 
-    def _leaf(self, episode: int, path: str, space: spaces.Space, wanted: np.dtype) -> _Leaf:
+    def _leaf(self, episode: int, path: str, space: spaces.Space, expected: np.dtype) -> _Leaf:
         """One stored array, if its shape and type are what they have to be."""
         with self._reading(episode):
             dataset = h5d.open(self._file.id, f"episode_{episode}/{path}".encode())
@@ -176,7 +175,7 @@ class EpisodeFile:
             return _Leaf(path, space, dataset, rows, direct=False)
         if tuple(shape) != space.shape:
             raise DataError(f"{where} have shape {tuple(shape)} per step, their space says {space.shape}")
-        if wanted == np.uint8:
+        if expected == np.uint8:
             right, kind = stored == np.uint8, "uint8"
         elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             right, kind = stored.kind in "iub", "integers"
@@ -184,7 +183,7 @@ class EpisodeFile:
             right, kind = stored.kind in "iubf", "numbers"
         if not right:
             raise DataError(f"{where} are {stored}, expected {kind}")
-        direct = stored == wanted or (wanted.kind == "f" and stored.kind in "iuf")
+        direct = stored == expected or (expected.kind == "f" and stored.kind in "iuf")
         return _Leaf(path, space, dataset, rows, direct)
 
     def _copy(self, episode: int, leaf: _Leaf, out: np.ndarray) -> None:
@@ -229,7 +228,7 @@ class _Leaf:
     dataset: h5d.DatasetID
     rows: int
     direct: bool
-    """Whether HDF5 itself can cast it to what is wanted."""
+    """Whether HDF5 itself can cast it to what is needed."""
 
 
 def _children(path: str, space: spaces.Dict | spaces.Tuple) -> Iterator[tuple[Any, str, spaces.Space]]:

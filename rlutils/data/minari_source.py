@@ -86,7 +86,7 @@ class MinariSource:
     def _prepared(self, recorded: spaces.Space) -> tuple[spaces.Box, Images | None]:
         """The space of one observation as it is stored, and what is done to images."""
         try:
-            images = Images.wanted(recorded, self.config.gray, self.config.resize)
+            images = Images.needed(recorded, self.config.gray, self.config.resize)
             stored = stored_space(recorded)
         except TypeError as error:
             raise DataError(f"{self.label}: observation space: {error}") from error

@@ -13,8 +13,7 @@ from rlalgo.errors import EnvironmentFault
 _EXTRAS = {"ale_py": "rlalgo[atari]", "cv2": "rlalgo[atari]", "mujoco": "gymnasium[mujoco]"}
 """Package -> what to install for it, where that is not the package's own name."""
 
-
-_FAILURES = (
+FAILURES = (
     gymnasium.error.Error,
     ImportError,
     OSError,
@@ -27,14 +26,13 @@ _FAILURES = (
 )
 """What an environment's own code may raise while it is made or rendered."""
 
-
-_GL_ADVICE = (
+GL_ADVICE = (
     "Without a screen MuJoCo draws through EGL (apt-get install libegl1, then MUJOCO_GL=egl) "
     "or OSMesa (apt-get install libosmesa6, then MUJOCO_GL=osmesa)"
 )
 
 
-def _why(error: BaseException, name: str) -> str:
+def why(error: BaseException, name: str) -> str:
     """What went wrong and, where that is known, what to install or set."""
     cause = error.__cause__ or error  # Gymnasium answers any failed import with "MuJoCo is not installed"
     if isinstance(cause, ModuleNotFoundError) and cause.name:
@@ -46,16 +44,16 @@ def _why(error: BaseException, name: str) -> str:
     backend = os.environ.get("MUJOCO_GL")
     frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
     if backend and any(frame.f_globals.get("__name__") == "mujoco" for frame in frames):
-        return f"MUJOCO_GL={backend} stops MuJoCo ({text}); unset it unless you render. {_GL_ADVICE}"
+        return f"MUJOCO_GL={backend} stops MuJoCo ({text}); unset it unless you render. {GL_ADVICE}"
     return text
 
 
-def _misfit(env: gymnasium.Env, what: str, got: spaces.Space, wanted: spaces.Space) -> EnvironmentFault:
+def misfit(env: gymnasium.Env, what: str, got: spaces.Space, expected: spaces.Space) -> EnvironmentFault:
     return EnvironmentFault(
-        f"environment {_name(env)} does not fit the data: its {what} are {got}, the data's are {wanted}; "
+        f"environment {env_name(env)} does not fit the data: its {what} are {got}, the data's are {expected}; "
         "choose another with env.id, or give the right env.kwargs"
     )
 
 
-def _name(env: gymnasium.Env) -> str:
+def env_name(env: gymnasium.Env) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from rlalgo.core.spec import DataSpec
 from rlalgo.errors import EnvironmentFault, near
 from rlutils.data.images import Images
 from rlutils.data.spaces import is_image, needs_flatten, stored_space
-from rlutils.envs.faults import _FAILURES, _misfit, _name, _why
+from rlutils.envs.faults import FAILURES, env_name, misfit, why
 from rlutils.envs.rendering import try_rendering
 
 _MODULES = {"ALE": "ale_py"}
@@ -60,30 +60,21 @@ class GymEnv:
                 "the data does not say which environment it comes from: "
                 "set `env: {name: gym, id: ...}`, or do without evaluation (evaluation.episodes: 0)"
             )
-        envs: list[gymnasium.Env] = []
-        try:
-            for _ in range(n):
-                with _warned_once(bool(envs)):
-                    envs.append(self._one(name, spec, render_mode))
-            if render_mode == "rgb_array" and envs:
-                try_rendering(envs[0])
-        except BaseException:
-            for env in envs:
-                env.close()
-            raise
-        return envs
-
-    def _one(self, name: str, spec: DataSpec, render_mode: str | None) -> gymnasium.Env:
         # Arguments and wrappers belong to the environment that the data was recorded in, not to another one.
         record = spec.preprocess if name == spec.env_id else {}
         mode = {} if render_mode is None else {"render_mode": render_mode}
         kwargs = {**record.get("env_kwargs", {}), **self.config.kwargs, **mode}
-        env = make_env(name, kwargs, record.get("env_module"), record.get("env_wrappers", ()))
-        try:
-            return Prepared(env, spec)
-        except EnvironmentFault:
-            env.close()
-            raise
+        envs: list[gymnasium.Env] = []
+        with contextlib.ExitStack() as opened:  # closes them if one of them fails
+            for number in range(n):
+                with _warned_once(number > 0):
+                    env = make_env(name, kwargs, record.get("env_module"), record.get("env_wrappers", ()))
+                opened.enter_context(contextlib.closing(env))
+                envs.append(Prepared(env, spec))
+            if render_mode == "rgb_array" and envs:
+                try_rendering(envs[0])
+            opened.pop_all()
+        return envs
 
 
 def make_env(
@@ -110,10 +101,10 @@ def make_env(
     except gymnasium.error.UnregisteredEnv as error:
         known = near(name, gymnasium.registry) or f" {error}"
         raise EnvironmentFault(f"there is no environment '{name}'.{known}") from error
-    except _FAILURES as error:
-        shown = {key: value for key, value in kwargs.items() if key != "render_mode"}
-        told = f"made with {shown}" if shown else "made without arguments"
-        raise EnvironmentFault(f"environment {name}, {told}: {_why(error, name)}") from error
+    except FAILURES as error:
+        given = {key: value for key, value in kwargs.items() if key != "render_mode"}
+        how = f"made with {given}" if given else "made without arguments"
+        raise EnvironmentFault(f"environment {name}, {how}: {why(error, name)}") from error
     return env
 
 
@@ -123,24 +114,24 @@ class Prepared(gymnasium.ObservationWrapper):
     def __init__(self, env: gymnasium.Env, spec: DataSpec) -> None:
         """Raises EnvironmentFault if the environment does not fit the spec."""
         super().__init__(env)
-        own, wanted = env.observation_space, spec.observation_space
+        own, expected = env.observation_space, spec.observation_space
         recorded = spec.preprocess.get("flatten")
         self.original = from_mapping(recorded) if recorded else own
         self.flat = needs_flatten(self.original)
         record = Images.recorded(spec.preprocess)
         try:
             stored = stored_space(self.original)
-            self.images = record and Images.wanted(stored, record.gray, record.size)
+            self.images = record and Images.needed(stored, record.gray, record.size)
         except TypeError as error:
-            raise EnvironmentFault(f"environment {_name(env)}: observations: {error}") from error
+            raise EnvironmentFault(f"environment {env_name(env)}: observations: {error}") from error
         if self.images is not None:
             stored = self.images.space(stored)
-        alike = stored.shape == wanted.shape and is_image(stored) == is_image(wanted)
+        alike = stored.shape == expected.shape and is_image(stored) == is_image(expected)
         if not alike or not _same_parts(self.original, own):
-            raise _misfit(env, "observations", own, self.original if recorded else wanted)
+            raise misfit(env, "observations", own, self.original if recorded else expected)
         if not _same_actions(env.action_space, spec.action_space):
-            raise _misfit(env, "actions", env.action_space, spec.action_space)
-        self.observation_space = wanted
+            raise misfit(env, "actions", env.action_space, spec.action_space)
+        self.observation_space = expected
 
     def observation(self, observation: Any) -> np.ndarray:
         """(*S) prepared as the data and in its type; a copy, since environments may reuse their arrays."""
@@ -159,7 +150,7 @@ def _import_package(name: str, recorded: str | None) -> None:
     try:
         importlib.import_module(package)
     except ImportError as error:
-        raise EnvironmentFault(f"environment {name}: {_why(error, name)}") from error
+        raise EnvironmentFault(f"environment {name}: {why(error, name)}") from error
 
 
 def _wrap(env: gymnasium.Env, record: Mapping[str, Any]) -> gymnasium.Env:
@@ -188,7 +179,7 @@ def _same_actions(a: spaces.Space, b: spaces.Space) -> bool:
     return a == b
 
 
-@contextmanager
+@contextlib.contextmanager
 def _warned_once(quiet: bool) -> Iterator[None]:
     """MuJoCo repeats what it has to say of a model for every copy of it: with `quiet` it keeps silent."""
     mujoco = sys.modules.get("mujoco") if quiet else None

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from rlalgo.errors import EnvironmentFault
-from rlutils.envs.faults import _FAILURES, _GL_ADVICE, _name, _why
+from rlutils.envs.faults import FAILURES, GL_ADVICE, env_name, why
 
 
 def try_rendering(env: gymnasium.Env) -> np.ndarray:
@@ -21,11 +21,11 @@ def try_rendering(env: gymnasium.Env) -> np.ndarray:
     Raises:
         EnvironmentFault: nothing here can render it; says what to install or set.
     """
-    failures: tuple[type[Exception], ...] = _FAILURES
+    failures: tuple[type[Exception], ...] = FAILURES
     advice = ""
     if hasattr(env.unwrapped, "mujoco_renderer"):
-        failures = (*_FAILURES, sys.modules["mujoco"].FatalError)
-        advice = _GL_ADVICE
+        failures = (*FAILURES, sys.modules["mujoco"].FatalError)
+        advice = GL_ADVICE
     try:
         if advice:
             _choose_gl()
@@ -33,11 +33,11 @@ def try_rendering(env: gymnasium.Env) -> np.ndarray:
         env.reset(seed=0)
         frame = env.render()
     except failures as error:
-        told = f"environment {_name(env)} cannot be rendered: {_why(error, _name(env))}"
-        raise EnvironmentFault(f"{told}. {advice}".rstrip(". ")) from error
+        message = f"environment {env_name(env)} cannot be rendered: {why(error, env_name(env))}"
+        raise EnvironmentFault(f"{message}. {advice}".rstrip(". ")) from error
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         got = f"shape {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise EnvironmentFault(f"environment {_name(env)} renders {got}, expected an array (H, W, 3)")
+        raise EnvironmentFault(f"environment {env_name(env)} renders {got}, expected an array (H, W, 3)")
     return frame
 
 

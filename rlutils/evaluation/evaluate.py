@@ -6,19 +6,18 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from rlalgo import plugins
 from rlalgo.core.algo import BatchRLAlgo
+from rlalgo.core.episodes import Episodes
 from rlalgo.core.rollout import distinct, rollout
 from rlalgo.core.spec import DataSpec
 from rlalgo.core.trainer import Run
 from rlalgo.errors import ConfigError, RlalgoWarning
 from rlalgo.registry import Catalogue
-from rlutils.config.files import write_json
 from rlutils.config.settings import Settings, policy_options
 from rlutils.evaluation.statistics import EvalResult, PolicyResult, summarize
 from rlutils.machine import Stopwatch
@@ -133,12 +132,7 @@ class Examiner:
         self._envs = []
 
 
-def write_result(path: Path, result: EvalResult, **more: Any) -> None:
-    """An evaluation as JSON."""
-    write_json(path, {**result.to_mapping(), **more})
-
-
-def _measured_on(run: Run) -> Any:
+def _measured_on(run: Run) -> Episodes:
     """The episodes that evaluators measure on."""
     return run.episodes if run.held_out is None else run.held_out
 

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
-from rlalgo.core.policy import Controller
+from rlalgo.core.rollout import Trace, traces
 from rlutils.checkpoints import store as checkpoints
 from rlutils.checkpoints.loading import run_settings
 from rlutils.config.catalogue import catalogue
 from rlutils.evaluation.video import write_video
 from rlutils.machine import pick_device
 from rlutils.randomness import forked_rng
-
-
-@dataclass(frozen=True)
-class Played:
-    """One episode."""
-
-    seed: int
-    ret: float
-    """Undiscounted return."""
-    steps: int
 
 
 def play(
@@ -39,7 +28,7 @@ def play(
     seed: int = 0,
     video: str | Path | None = None,
     plugins: Sequence[str] = (),
-) -> list[Played]:
+) -> list[Trace]:
     """Plays a trained run in one environment, one episode after the other.
 
     Args:
@@ -50,6 +39,9 @@ def play(
         seed: episode k is reset with `seed + k`.
         video: an .mp4 or .gif to write; needs a renderer (MUJOCO_GL=egl or osmesa where there is no screen).
         plugins: modules and files that the run was trained with.
+
+    Returns:
+        The episodes, with their last observation only.
 
     Raises:
         EnvironmentFault: the environment cannot be made, or nothing here can render it.
@@ -64,33 +56,21 @@ def play(
     option: Any = parse(type(algo).PolicyConfig, dict(options), known, f"options of {algo.name}'s policy")
     maker = core_plugins.make("env", settings.env)
     env = maker.make(algo.spec, 1, render_mode="rgb_array" if video else None)[0]
-    played: list[Played] = []
-    try:
-        with forked_rng(seed):
-            controller = Controller(algo.policy([option]))
-            frames = _episodes(env, controller, episodes, seed, played, render=video is not None)
-            if video is not None:
-                write_video(frames, Path(video), fps=int(env.metadata.get("render_fps") or 30))
-            else:
-                for _ in frames:
-                    pass
-    finally:
-        env.close()
-    return played
+    played: list[Trace] = []
 
-
-def _episodes(
-    env: gymnasium.Env, controller: Controller, episodes: int, seed: int, played: list[Played], render: bool
-) -> Iterator[np.ndarray]:
-    """Plays; yields a frame (H, W, 3) uint8 for every observation if asked to render."""
-    for number in range(episodes):
-        observation, _ = env.reset(seed=seed + number)
-        controller.reset()
-        total, steps, over = 0.0, 0, False
-        while not over:
-            if render:
+    def frames() -> Iterator[np.ndarray]:
+        """Plays; a frame (H, W, 3) uint8 for every observation that is acted on, if there is a video."""
+        seeds = range(seed, seed + episodes)
+        for trace in traces(algo.policy([option]), [env], [seeds], keep_observations=False):
+            if trace.over:
+                played.append(trace)
+            elif video is not None:
                 yield np.asarray(env.render())
-            observation, reward, terminated, truncated, _ = env.step(controller.act(observation))
-            controller.observe(float(reward))
-            total, steps, over = total + float(reward), steps + 1, terminated or truncated
-        played.append(Played(seed + number, total, steps))
+
+    with contextlib.closing(env), forked_rng(seed):
+        if video is None:
+            for _ in frames():
+                pass
+        else:
+            write_video(frames(), Path(video), fps=int(env.metadata.get("render_fps") or 30))
+    return played

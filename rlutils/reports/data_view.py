@@ -14,10 +14,12 @@ from gymnasium import spaces
 from rich.console import Console
 from rich.text import Text
 
+from rlalgo.core.spec import normalized_score
 from rlalgo.errors import DataError
 from rlutils.config.files import write_atomic
 from rlutils.data.inspect import Inspection, list_datasets
 from rlutils.data.minari_disk import ROOT_VARIABLE, root
+from rlutils.reports.writing import short
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import, and only the picture needs it
     from matplotlib.axes import Axes
@@ -28,15 +30,14 @@ def print_list(console: Console) -> None:
     found = list_datasets()
     setting = "" if os.environ.get(ROOT_VARIABLE) else " is not set"
     console.print(Text(f"Datasets in {root()} ({ROOT_VARIABLE}{setting})"), soft_wrap=True)
-    rows = []
+    rows: list[Sequence[str]] = [("id", "environment", "episodes", "steps", "random", "expert", "size")]
     for info in found:
         if info.broken is None:
-            low, high = (_number(score) for score in info.ref_scores) if info.ref_scores else ("", "")
+            low, high = (short(score) for score in info.ref_scores) if info.ref_scores else ("", "")
             counts = f"{info.episodes:,}", f"{info.steps:,}"
             rows.append((info.id, info.env_id or "", *counts, low, high, _bytes(info.size)))
-    if rows:
-        heading = ("id", "environment", "episodes", "steps", "random", "expert", "size")
-        _print_columns(console, heading, rows, left=(0, 1), cyan=0)
+    if len(rows) > 1:
+        _print_table(console, rows, left=(0, 1), cyan=0)
     for info in found:
         if info.broken is not None:
             console.print(Text.assemble(("broken ", "red"), info.broken), soft_wrap=True)
@@ -78,35 +79,31 @@ def plot_returns(found: Inspection, path: Path) -> None:
     """
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     from rlutils.reports import plots
 
-    counts, edges = found.histogram(bins=min(40, max(10, round(2 * len(found.returns) ** 0.5))))
+    counts, edges = found.histogram(plots.bins(len(found.returns)))
     with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(9, 3.9), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        widths = np.diff(edges)
-        left.bar(edges[:-1], counts, widths, align="edge", color=plots.ACCENT, edgecolor="white", lw=0.5)
+        left.bar(edges[:-1], counts, np.diff(edges), align="edge", color=plots.ACCENT, edgecolor="white", lw=0.5)
         left.set(title="returns of the episodes", xlabel="return", ylabel="episodes")
         left.set_ylim(0, counts.max() * 1.22)  # room for the names of the lines
         left.grid(axis="x", visible=False)
         _mark(left, found, plots.INK)
         size = 14 if len(found.returns) <= 1000 else 3
-        cut = ~found.terminated
-        for chosen, label, color in (
-            (found.terminated, "ended in a terminal state", plots.PALETTE[1]),
-            (cut, "cut", plots.ACCENT),
-        ):
-            if chosen.any():
-                label = f"{label}: {int(chosen.sum()):,}"
-                right.scatter(found.lengths[chosen], found.returns[chosen], size, color, alpha=0.5, lw=0, label=label)
+        ends = (
+            ("ended in a terminal state", found.terminated, plots.PALETTE[1]),
+            ("cut", ~found.terminated, plots.ACCENT),
+        )
+        for end, rows, color in ends:
+            if rows.any():
+                label = f"{end}: {int(rows.sum()):,}"
+                right.scatter(found.lengths[rows], found.returns[rows], size, color, alpha=0.5, lw=0, label=label)
         right.set(title="return by length", xlabel="steps", ylabel="return")
         right.legend(frameon=False, loc="best", fontsize=8, labelcolor=plots.MUTED)
         right.set_xlim(0, found.lengths.max() * 1.04)
-        for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
-            axis.set_major_locator(MaxNLocator(6, steps=plots.ROUND, integer=axis is left.yaxis))
-            axis.set_major_formatter("{x:,.10g}")
+        plots.plain_ticks(left.xaxis, left.yaxis, right.xaxis, right.yaxis, most=6)
         figure.suptitle(
             f"{found.id}: {len(found.returns):,} episodes, {found.steps:,} steps",
             x=0.01, ha="left", fontsize=11, fontweight="bold", color=plots.INK,
@@ -143,12 +140,12 @@ def _marks(found: Inspection) -> list[tuple[str, float, str]]:
 def _print_returns(found: Inspection, console: Console) -> None:
     quantiles = {"min": 0.0, "10%": 0.1, "25%": 0.25, "median": 0.5, "75%": 0.75, "90%": 0.9, "max": 1.0}
     values = [float(found.returns.mean()), *np.quantile(found.returns, list(quantiles.values())).tolist()]
-    rows = [("return", *map(_number, values))]
+    rows = [("", "mean", *quantiles), ("return", *map(short, values))]
     if found.ref_scores is not None:
-        rows.append(("normalized", *(f"{found.normalized(value):.1f}" for value in values)))
-    _print_columns(console, ("", "mean", *quantiles), rows, left=(0,), cyan=None)
+        rows.append(("normalized", *(f"{normalized_score(value, found.ref_scores):.1f}" for value in values)))
+    _print_table(console, rows, left=(0,))
     if found.ref_scores is not None:
-        low, high = map(_number, found.ref_scores)
+        low, high = map(short, found.ref_scores)
         console.print(Text(f"normalized: 0 is random ({low}), 100 is expert ({high})", "dim"))
 
 
@@ -157,20 +154,16 @@ def _print_histogram(found: Inspection, console: Console) -> None:
     marks: dict[int, list[str]] = {}
     for name, value, _ in _marks(found):
         if edges[0] <= value <= edges[-1]:
-            row = min(int(np.searchsorted(edges, value, side="right")) - 1, len(counts) - 1)
-            marks.setdefault(row, []).append(name)
+            bar = min(int(np.searchsorted(edges, value, side="right")) - 1, len(counts) - 1)
+            marks.setdefault(bar, []).append(name)
     width = max(10, min(50, console.width - 45))
     solid = console.encoding.lower().startswith("utf")
-    rows = [
-        (
-            f"{_number(edges[row])} to {_number(edges[row + 1])}",
-            _bar(width * count / counts.max(), solid).ljust(width),
-            f"{count:,}",
-            ", ".join(marks.get(row, ())),
-        )
-        for row, count in enumerate(counts)
-    ]
-    _print_columns(console, ("return", "", "episodes", ""), rows, left=(1, 3), cyan=1)
+    rows: list[Sequence[str]] = [("return", "", "episodes", "")]
+    for i, count in enumerate(counts):
+        bar_text = _bar(width * count / counts.max(), solid).ljust(width)
+        between = f"{short(edges[i])} to {short(edges[i + 1])}"
+        rows.append((between, bar_text, f"{count:,}", ", ".join(marks.get(i, ()))))
+    _print_table(console, rows, left=(1, 3), cyan=1)
 
 
 def _bar(width: float, solid: bool) -> str:
@@ -181,25 +174,19 @@ def _bar(width: float, solid: bool) -> str:
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
-def _print_columns(
-    console: Console,
-    heading: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    left: Sequence[int],
-    cyan: int | None,
-) -> None:
-    """Rows of cells under a heading, aligned and never cut short, so that an id can always be copied.
+def _print_table(console: Console, rows: Sequence[Sequence[str]], left: Sequence[int], cyan: int | None = None) -> None:
+    """Rows of cells, the first a heading, never cut short, so that an id can always be copied.
 
     Args:
         left: which columns are aligned to the left.
         cyan: which column stands out.
     """
-    widths = [max(len(row[i]) for row in (heading, *rows)) for i in range(len(heading))]
-    for row in (heading, *rows):
-        line = Text(style="dim" if row is heading else "")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = Text(style="dim" if row is rows[0] else "")
         for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            color = "cyan" if i == cyan and row is not heading else ""
-            line.append((cell.ljust(width) if i in left else cell.rjust(width)) + "  ", color)
+            style = "cyan" if i == cyan and row is not rows[0] else ""
+            line.append((cell.ljust(width) if i in left else cell.rjust(width)) + "  ", style)
         line.rstrip()
         console.print(line, soft_wrap=True)
 
@@ -217,17 +204,10 @@ def _space(space: spaces.Space) -> str:
 
 
 def _range(values: np.ndarray) -> str:
-    low, high = _number(values.min()), _number(values.max())
+    low, high = short(values.min()), short(values.max())
     if low == high:
         return low
-    return f"{low} to {high}" + (f", mean {_number(values.mean())}" if values.dtype.kind == "f" else "")
-
-
-def _number(value: float) -> str:
-    """1,234 or 12.3 or 0.0123: about three digits."""
-    if value == 0 or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
+    return f"{low} to {high}" + (f", mean {short(values.mean())}" if values.dtype.kind == "f" else "")
 
 
 def _bytes(size: int) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from rlalgo.errors import RlalgoError
 from rlutils.evaluation.statistics import EvalResult, PolicyResult, interval, iqm, spearman
 from rlutils.reports.records import DataFacts, RunRecord, Series, load_run_record
-from rlutils.reports.writing import decimals
+from rlutils.reports.writing import decimals, number
 from rlutils.sweeps.job import HOW_NOT_WHAT, differences
 
 
@@ -70,6 +71,14 @@ class Conditioning:
     by_run: list[float | None]
     spread: float
     """Mean return at the highest target minus that at the lowest."""
+
+
+class Measured(NamedTuple):
+    """The table of what evaluators measured."""
+
+    columns: list[str]
+    rows: list[tuple[str, str, list[str]]]
+    """Run, checkpoint, and a number for each column."""
 
 
 class Experiment:
@@ -166,14 +175,39 @@ def sections(runs: Sequence[RunRecord]) -> list[Section]:
     """
     found = []
     for name in dict.fromkeys(name for run in runs for name in run.measured):
-        results = [run.measured[name] for run in runs if name in run.measured]
-        policies = by_label([result.policies for result in results])
-        rows = [_row(label, played, len(runs) > 1) for label, played in policies.items()]
-        if rows:
-            found.append(Section(name, [result.step for result in results], rows))
+        part = section(name, [run.measured[name] for run in runs if name in run.measured], seeds=len(runs) > 1)
+        found += [part] if part.rows else []
     if len(found) > 1 and found[1].name == "best" and found[0].steps == found[1].steps:
-        found[:2] = [Section("last", found[0].steps, found[0].rows, also_best=True)]
+        found[:2] = [replace(found[0], also_best=True)]
     return found
+
+
+def section(name: str, results: Sequence[EvalResult], seeds: bool) -> Section:
+    """The policies that all of the evaluations played; `seeds`: rows are over seeds, even over a single one."""
+    policies = by_label([result.policies for result in results])
+    rows = [_row(label, played, seeds) for label, played in policies.items()]
+    return Section(name, [result.step for result in results], rows)
+
+
+def measured(runs: Sequence[RunRecord]) -> Measured | None:
+    """The evaluators' numbers at each run's last evaluation, and at its best checkpoint; None where there are none."""
+    rows: list[tuple[str, str, dict[str, float]]] = []
+    for run in runs:
+        config = run.config.get("evaluation")
+        evaluators = config.get("evaluators") if isinstance(config, Mapping) else None
+        names = {choice.get("name") if isinstance(choice, Mapping) else choice for choice in evaluators or []}
+        series = {key: dict(zip(*points, strict=True)) for key, points in run.metrics.items()
+                  if key.partition("/")[0] in names}  # fmt: skip
+        last = max((step for values in series.values() for step in values), default=None)
+        for which, step in (("last", last), ("best", run.facts.best_step)):
+            values = {key: points[step] for key, points in series.items() if step in points}
+            if values and not (which == "best" and step == last):
+                also = " (also the best)" if which == "last" and step == run.facts.best_step else ""
+                rows.append((run.name, f"{which}, step {step:,}{also}", values))
+    columns = list(dict.fromkeys(key for _, _, values in rows for key in values))
+    places = {key: 1 + decimals(values[key] for _, _, values in rows if key in values) for key in columns}
+    written = [(name, at, [number(values.get(key), places[key]) for key in columns]) for name, at, values in rows]
+    return Measured(columns, written) if rows else None
 
 
 def shared_evaluations(runs: Sequence[RunRecord]) -> dict[int, list[EvalResult]]:

@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from rlutils.reports.records import Series
 from rlutils.reports.writing import short
 
 WIDTH = 4.2
@@ -32,30 +33,23 @@ STYLE: Any = {
     "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none",
     "svg.hashsalt": "rlalgo",  # the same picture for the same numbers
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
+    "figure.facecolor": "white",
+    **dict.fromkeys(("axes.titlecolor", "text.color"), INK),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.spines.left", "axes.spines.right", "axes.spines.top"), False),
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
     "xtick.major.size": 3,
     "ytick.major.size": 0,
     "lines.solid_capstyle": "round",
-    "figure.facecolor": "white",
 }
 DASHED = (0, (4, 3))
 MANY = 3_000
 """Above so many dots they are drawn as pixels: an SVG of each would be megabytes."""
-
 
 styled = matplotlib.rc_context(STYLE)
 """As a decorator: the function under this module's style, and matplotlib's settings as before when it is done."""
@@ -69,7 +63,7 @@ class Curve(NamedTuple):
     mean: np.ndarray  # (n,)
     low: np.ndarray  # (n,)
     high: np.ndarray  # (n,)
-    runs: Sequence[tuple[np.ndarray, np.ndarray]] = ()  # (m,) steps and (m,) values of each
+    runs: Sequence[Series] = ()  # (m,) steps and (m,) values of each
 
 
 class Group(NamedTuple):
@@ -89,16 +83,21 @@ def colors(n: int, ordered: bool) -> list[str]:
     return [PALETTE[i % len(PALETTE)] for i in range(n)]
 
 
+def bins(n: int) -> int:
+    """How many bars the histogram of n values has at most."""
+    return min(40, max(10, round(2 * n**0.5)))
+
+
 @styled
 def learning_curves(
-    curves: Sequence[Curve], ordered: bool = False, data_max: float | None = None, label: str = "return"
+    curves: Sequence[Curve], ordered: bool = False, best: float | None = None, label: str = "return"
 ) -> Figure:
     """Evaluation return over update steps, one line with a band for each policy, named at its end.
 
     Args:
         curves: what to draw; single runs become thin lines.
         ordered: the curves have an order (rising targets), and their colors show it.
-        data_max: the return of the data's best episode, marked by a line.
+        best: the return of the data's best episode, marked by a line.
         label: what the curves are of.
     """
     figure, axes = _figure(WIDTH, 3.5)
@@ -109,10 +108,10 @@ def learning_curves(
             axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.45)
         dots = "o" if len(curve.steps) <= 30 else None
         axes.plot(curve.steps, curve.mean, color=color, linewidth=2, marker=dots, markersize=3.5)
-    if data_max is not None:
-        axes.axhline(data_max, color=MUTED, linewidth=1, linestyle=DASHED)
+    if best is not None:
+        axes.axhline(best, color=MUTED, linewidth=1, linestyle=DASHED)
         start = min(curve.steps[0] for curve in curves)
-        axes.text(start, data_max, "best episode in the data", va="bottom", color=MUTED, fontsize=8)
+        axes.text(start, best, "best episode in the data", va="bottom", color=MUTED, fontsize=8)
     _from_zero(axes, "update steps", label)
     _name_ends(axes, curves, inks)
     return figure
@@ -120,11 +119,7 @@ def learning_curves(
 
 @styled
 def target_plot(
-    targets: np.ndarray,
-    returns: np.ndarray,
-    groups: Sequence[Group],
-    runs: Sequence[tuple[np.ndarray, np.ndarray]] = (),
-    data_max: float | None = None,
+    targets: np.ndarray, returns: np.ndarray, groups: Sequence[Group], runs: Sequence[Series], best: float | None
 ) -> Figure:
     """The target return against the return that was achieved.
 
@@ -133,7 +128,7 @@ def target_plot(
         returns: (n,) what it achieved.
         groups: for each distinct target in rising order, its label, episodes, mean and interval.
         runs: for each run, the distinct targets (k,) and its mean returns (k,).
-        data_max: the best episode of the data, above which no target has been seen.
+        best: the best episode of the data, above which no target has been seen.
     """
     figure, axes = _figure(WIDTH, 3.8)
     distinct = np.unique(targets)
@@ -149,8 +144,8 @@ def target_plot(
     arms = np.abs(np.array([[group.low, group.high] for group in groups]).T - mean)
     axes.errorbar(distinct, mean, arms, color=PALETTE[1], fmt="o-", markersize=5, linewidth=1.8, capsize=3,
                   markeredgecolor="white", label="mean, 95% interval", zorder=3)  # fmt: skip
-    if data_max is not None:
-        axes.axvline(data_max, color=PALETTE[2], linewidth=1.2, label="best episode in the data")
+    if best is not None:
+        axes.axvline(best, color=PALETTE[2], linewidth=1.2, label="best episode in the data")
     _from_zero(axes, "target return", "achieved return")
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
     return figure
@@ -173,8 +168,7 @@ def returns_plot(
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.75), layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     if data is not None:
-        edges = np.histogram_bin_edges(data, bins=min(40, max(10, round(2 * len(data) ** 0.5))))
-        panels[0].hist(data, edges, color="#9ca3af", edgecolor="white", linewidth=0.5)
+        panels[0].hist(data, bins(len(data)), color="#9ca3af", edgecolor="white", linewidth=0.5)
         panels[0].set_title("episodes in the data", color=MUTED)
         panels[0].grid(visible=False, axis="x")
         panels[0].tick_params(axis="x", length=0)
@@ -198,7 +192,7 @@ def returns_plot(
 
 
 @styled
-def metric_plot(name: str, lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> Figure:
+def metric_plot(name: str, lines: Sequence[Series]) -> Figure:
     """One training metric over update steps: a line for each run of steps (n,) and values (n,).
 
     The axis is logarithmic where all values are positive and span more than a factor of 100.
@@ -216,7 +210,7 @@ def metric_plot(name: str, lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> Fi
     return figure
 
 
-def thin(steps: np.ndarray, values: np.ndarray, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
+def thin(steps: np.ndarray, values: np.ndarray, most: int = 400) -> Series:
     """(n,), (n,) -> at most `most` points: means of neighbors."""
     if len(steps) <= most:
         return steps, values
@@ -236,9 +230,7 @@ def to_svg(figure: Figure) -> str:
 def picture(figure: Figure, alt: str) -> Markup:
     """The figure as an image within a page: nothing in it can meet the page's own ids and styles."""
     coded = base64.b64encode(to_svg(figure).encode()).decode()
-    width, height = (round(96 * size) for size in figure.get_size_inches())
-    tag = '<img src="data:image/svg+xml;base64,{}" alt="{}" width="{}" height="{}">'
-    return Markup(tag).format(coded, alt, width, height)
+    return Markup('<img src="data:image/svg+xml;base64,{}" alt="{}">').format(coded, alt)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -268,29 +260,15 @@ def _name_ends(axes: Axes, curves: Sequence[Curve], inks: Sequence[str]) -> None
 
 
 def spread(values: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Rising values moved so that boxes of these heights, centered there, neither overlap nor leave low..high.
-
-    Boxes that meet become one block, centered where its members wished to be on average.
-    """
-    blocks: list[list[int]] = []
-
-    def size(block: list[int]) -> float:
-        return sum(heights[i] for i in block)
-
-    def center(block: list[int]) -> float:
-        half = size(block) / 2
-        return max(min(float(np.mean([values[i] for i in block])), high - half), low + half)
-
-    for i in range(len(values)):
-        blocks.append([i])
-        while len(blocks) > 1 and center(blocks[-1]) - center(blocks[-2]) < size(blocks[-2] + blocks[-1]) / 2:
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    places = []
-    for block in blocks:
-        edge = center(block) - size(block) / 2
-        for i in block:
-            places.append(edge + heights[i] / 2)
-            edge += heights[i]
+    """Rising values moved so that boxes of these heights, centered there, neither overlap nor leave low..high."""
+    places, edge = list(values), low
+    for i, height in enumerate(heights):  # upward, clear of what is below
+        places[i] = max(places[i], edge + height / 2)
+        edge = places[i] + height / 2
+    edge = high
+    for i, height in reversed(list(enumerate(heights))):  # and back down from what reaches too high
+        places[i] = min(places[i], edge - height / 2)
+        edge = places[i] - height / 2
     return places
 
 

@@ -9,8 +9,9 @@ from rich.console import Console
 
 from rlalgo.errors import ConfigError
 from rlutils.reports.experiments import experiments
-from rlutils.reports.runs_page import print_results, write_report
-from rlutils.reports.suite_page import markdown, print_suite, write_suite_report
+from rlutils.reports.result_view import print_results, print_suite
+from rlutils.reports.runs_page import write_report
+from rlutils.reports.suite_page import markdown, write_suite_report
 from rlutils.reports.suite_results import results_of, suite_results
 from rlutils.reports.writing import write_text
 from rlutils.sweeps.plan import PLAN
@@ -33,17 +34,17 @@ def report(folders: Sequence[Path], page: Path | None, markdown_file: Path | Non
     if suites and len(folders) > 1:
         raise ConfigError([f"{suites[0]} is a suite's folder; report it alone, or give run folders"])
     if suites:
-        results = suite_results(folders[0])
-        written = write_suite_report(results, page)
+        results = suite_results(suites[0])
+        write_suite_report(results, page)
         print_suite(results, console)
     else:
-        written = write_report(folders, page)
-        print_results(folders, console)
         found = experiments(folders)
         results = results_of(found)
+        write_report(found, page)
+        print_results(found, console)
         if len(found) > 1:
             print_suite(results, console)
     if markdown_file is not None:
         write_text(markdown_file, markdown(results), "--markdown")
         console.print(f"tables: {markdown_file}", soft_wrap=True)
-    console.print(f"report: {written}", soft_wrap=True)
+    console.print(f"report: {page}", soft_wrap=True)

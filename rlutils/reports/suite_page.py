@@ -1,85 +1,53 @@
-"""A suite's results: tables for a terminal, for Markdown and on a page, with their figures."""
+"""A suite's results: an HTML page with their figures, and tables in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from rlalgo.version import __version__
 from rlutils.reports import plots
-from rlutils.reports.suite_results import SuiteResults, cell, chosen, each_seed, episodes_of, table_view
-from rlutils.reports.writing import environment, picture, write_text
+from rlutils.reports.experiments import shared_evaluations
+from rlutils.reports.suite_results import SuiteResults, episodes_shown
+from rlutils.reports.writing import render, write_text
 
 
-def print_suite(results: SuiteResults, console: Console) -> None:
-    """The table of the last checkpoints, and of the best ones where there are any."""
-    for best in (False, True) if results.has_best else (False,):
-        title = f"[bold]{escape(results.title)}[/bold]: {'best (optimistic)' if best else 'last'} checkpoint"
-        table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2, 0, 0))
-        table.add_column("algorithm", no_wrap=True)
-        for dataset in results.datasets:
-            table.add_column(f"{escape(dataset)}\n{results.unit(dataset)}", justify="right", no_wrap=True)
-        for row in results.rows:
-            cells = [cell(results, row, dataset, best) for dataset in results.datasets]
-            table.add_row(escape(row), *(f"{top}\n[dim]{below}[/dim]" if below else top for top, below in cells))
-        console.print(table)
-        for line in results.caption(best):
-            console.print(line, markup=False)
-    for line in results.notes():
-        console.print(line, markup=False, soft_wrap=True)
-
-
-def markdown(results: SuiteResults) -> str:
-    """The tables as GitHub shows them, every seed's score in one of its own."""
-    parts = []
-    for best in (False, True) if results.has_best else (False,):
-        head = ["algorithm", *(f"{dataset}<br>{results.unit(dataset)}" for dataset in results.datasets)]
-        rows = []
-        for row in results.rows:
-            cells = [cell(results, row, dataset, best) for dataset in results.datasets]
-            rows.append([row, *(f"**{top}**<br>{below}" if below else top for top, below in cells)])
-        parts += ["**Best checkpoint**" if best else "**Last checkpoint**", _table(head, rows)]
-        parts.append(" ".join(results.caption(best)))
-    seeds = sorted({run.seed for run, _ in results.runs})
-    head = ["dataset", "algorithm", *(f"seed {seed}" for seed in seeds), "updates", "time of a run"]
-    parts += [
-        "**Every seed**" + (", last checkpoint (best)" if results.has_best else ""),
-        _table(head, each_seed(results)),
-    ]
-    if notes := results.notes():
-        parts.append("\n".join(f"- {note}" for note in notes))
-    versions = {f"{k} {v}": None for _, record in results.measured for k, v in record.facts.versions.items()}
-    if versions:
-        parts.append(f"Measured with {', '.join(versions)}.")
-    return "\n\n".join(parts) + "\n"
-
-
-def write_suite_report(results: SuiteResults, out: Path) -> Path:
+def write_suite_report(results: SuiteResults, out: Path) -> None:
     """One HTML page that needs nothing but itself.
 
     Raises:
         RlalgoError: the page cannot be written.
     """
-    seeds = sorted({run.seed for run, _ in results.runs})
-    page = environment().get_template("suite.html.j2").render(
+    page = render(
+        "suite.html.j2",
         results=results,
-        tables=[table_view(results, best) for best in ((False, True) if results.has_best else (False,))],
-        seeds=seeds,
-        each=each_seed(results),
         bars=[(dataset, drawn) for dataset in results.datasets if (drawn := _bars(results, dataset))],
         curves=[(dataset, drawn) for dataset in results.datasets if (drawn := _curves(results, dataset))],
-        made=datetime.now().astimezone().isoformat(),
-        version=__version__,
-    )  # fmt: skip
+    )
     write_text(out, page, "--out")
-    return out
+
+
+def markdown(results: SuiteResults) -> str:
+    """The tables as GitHub shows them, every seed's score in one of its own."""
+    parts = []
+    for scores in results.tables:
+        head = ["algorithm", *(f"{dataset}<br>{results.unit(dataset)}" for dataset in results.datasets)]
+        rows = [
+            [row, *(f"**{top}**<br>{below}" if below else top for top, below in cells)] for row, cells in scores.rows
+        ]
+        title = "**Best checkpoint**" if scores.best else "**Last checkpoint**"
+        parts += [title, _table(head, rows), " ".join(scores.caption)]
+    head = ["dataset", "algorithm", *(f"seed {seed}" for seed in results.seeds), "updates", "time of a run"]
+    parts.append("**Every seed**" + (", last checkpoint (best)" if results.has_best else ""))
+    parts.append(_table(head, results.each_seed()))
+    if notes := results.notes():
+        parts.append("\n".join(f"- {note}" for note in notes))
+    versions = dict.fromkeys(f"{k} {v}" for record in results.measured for k, v in record.facts.versions.items())
+    if versions:
+        parts.append(f"Measured with {', '.join(versions)}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -90,33 +58,32 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _bars(results: SuiteResults, dataset: str) -> Markup | None:
     """Each algorithm's seeds, and the IQM with its interval."""
     groups = [
-        plots.Group(row, np.array(found.scores), found.iqm, found.low, found.high)
+        plots.Group(row, np.array(summary.scores), summary.iqm, summary.low, summary.high)
         for row in results.rows
-        if (found := results.summary(row, dataset))
+        if (summary := results.summary(row, dataset))
     ]
     if not groups:
         return None
-    said = ", ".join(f"{group.label}: {group.mean:,.1f}" for group in groups)
+    values = ", ".join(f"{group.label}: {group.mean:,.1f}" for group in groups)
     figure = plots.returns_plot(groups, label=results.unit(dataset))
-    return picture(figure, f"{results.unit(dataset)} on {dataset} by algorithm; IQM of {said}")
+    return plots.picture(figure, f"{results.unit(dataset)} on {dataset} by algorithm; IQM of {values}")
 
 
 def _curves(results: SuiteResults, dataset: str) -> Markup | None:
     """Mean over seeds at each evaluation that all of them have, with a band from the lowest to the highest seed."""
     curves = []
     for row in results.rows:
-        records = [record for _, record in results.entries[row, dataset].measured]
-        by_step = [{result.step: result for result in record.curve} for record in records]
-        steps = sorted(set.intersection(*(set(found) for found in by_step))) if by_step else []
-        if len(steps) < 2:
+        records = results.entries[row, dataset].records
+        evaluations = shared_evaluations(records)
+        if len(evaluations) < 2:
             continue
         values = np.array([
-            [episodes_of(record, chosen(found[step]), results.scaled[dataset]).mean() for step in steps]
-            for record, found in zip(records, by_step, strict=True)
-        ])  # (seeds, steps)  # fmt: skip
-        curves.append(plots.Curve(row, np.array(steps), values.mean(0), values.min(0), values.max(0)))
+            [episodes_shown(*pair, results.scaled[dataset]).mean() for pair in zip(records, each, strict=True)]
+            for each in evaluations.values()
+        ])  # (steps, seeds)  # fmt: skip
+        curves.append(plots.Curve(row, np.array(list(evaluations)), values.mean(1), values.min(1), values.max(1)))
     if not curves:
         return None
-    said = ", ".join(f"{curve.label}: {curve.mean[-1]:,.1f}" for curve in curves)
+    ends = ", ".join(f"{curve.label}: {curve.mean[-1]:,.1f}" for curve in curves)
     figure = plots.learning_curves(curves, label=results.unit(dataset))
-    return picture(figure, f"{results.unit(dataset)} on {dataset} over update steps; at the end {said}")
+    return plots.picture(figure, f"{results.unit(dataset)} on {dataset} over update steps; at the end {ends}")

@@ -77,7 +77,7 @@ def look(cell: Cell, out: Path) -> Job:
         job.state, job.note = "changed", "; ".join(texts[:3]) + more
         return job
     record = read_yaml(job.folder / "run.yaml") if (job.folder / "run.yaml").exists() else {}
-    last = checkpoint.find(job.folder, or_none=True)
+    last = checkpoint.last_of(job.folder)
     if record.get("state") == "finished":
         job.state = "finished"
     elif last is not None:

@@ -53,13 +53,7 @@ class Stop:
 def plan(
     path: Path, only: Sequence[str] = (), out: Path | None = None, plugins: Sequence[str] = ()
 ) -> tuple[list[Job], list[Cell], Suite]:
-    """The chosen runs of a suite file in their present state, all of its runs, and the suite.
-
-    Args:
-        path: the suite file.
-        only: patterns of names such as `td3_bc/hopper/medium/s0`; none takes every run.
-        out: folder of all runs; None takes the suite's own.
-        plugins: modules and files to load besides those that the suite names.
+    """The chosen runs of a suite file in their present state, all of its runs, and the suite; arguments as of `sweep`.
 
     Raises:
         ConfigError: every fault of the suite or of its runs' settings and local data; a pattern that matches no run;
@@ -93,7 +87,7 @@ def sweep(
 
     Args:
         path: the suite file.
-        only: patterns of the runs to do; none does every run.
+        only: patterns of names such as `td3_bc/hopper/medium/s0`; none does every run.
         processes: runs at a time; None takes the suite's number, else one for each core.
         out: folder of all runs; None takes the suite's own.
         replace: start runs anew whose settings have changed since; else they are an error.
@@ -159,7 +153,7 @@ class Runner:
     def _start(self, job: Job) -> None:
         """A process group of its own, so that a terminal's Ctrl-C reaches it through us only, and once."""
         now = look(job.cell, job.out)
-        resume = now.state != "changed" and checkpoint.find(job.folder, or_none=True) is not None
+        resume = now.state != "changed" and checkpoint.last_of(job.folder) is not None
         if not (job.folder / "config.yaml").exists():  # it was killed before it had written anything
             shutil.rmtree(job.folder, ignore_errors=True)
         threads = job.cell.settings.threads or self.threads

@@ -73,7 +73,7 @@ class View:
         counts += [f"{states.count(s)} {s}" for s in ("running", "failed", "changed", "waiting") if s in states]
         table = Table.grid(padding=(0, 2, 0, 0))
         bar = ProgressBar(total=len(states), completed=sum(map(_share, self.jobs)), width=30)
-        table.add_row(bar, ", ".join(counts), clock(time.monotonic() - self.began))
+        table.add_row(bar, ", ".join(counts), clock(round(time.monotonic() - self.began)))
         return table
 
 
@@ -85,7 +85,7 @@ def _at_work(running: Sequence[Job]) -> Table:
     for job in running:
         step, seconds = progress(job)
         rate = step / seconds if seconds else 0.0
-        left = clock((job.steps - step) / rate) if rate and job.steps else "–"
+        left = clock(round((job.steps - step) / rate)) if rate and job.steps else "–"
         speed = f"{rate:,.0f}" if rate else "–"
         table.add_row(job.name, f"{step:,}", f"{job.steps:,}" if job.steps else "–", speed, left)
     return table

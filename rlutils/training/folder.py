@@ -60,10 +60,13 @@ def write_settings(folder: Path, settings: Settings) -> None:
     write_yaml(folder / "plugins.yaml", owners(settings))
 
 
-def write_data(folder: Path, label: str, episodes: Episodes, held_out: Episodes | None) -> None:
-    """spec.yaml and data.json."""
+def write_beginning(
+    folder: Path, settings: Settings, label: str, episodes: Episodes, held_out: Episodes | None, command: str
+) -> None:
+    """All that can be said of a run before its first update."""
+    write_settings(folder, settings)
     write_yaml(folder / "spec.yaml", episodes.spec.to_mapping())
-    values = {
+    data = {
         "name": label,
         "episodes": len(episodes),
         "held_out": [] if held_out is None else held_out.info["episode"].tolist(),
@@ -73,16 +76,12 @@ def write_data(folder: Path, label: str, episodes: Episodes, held_out: Episodes 
         "ref_scores": episodes.spec.ref_scores,
         "env_id": episodes.spec.env_id,
     }
-    write_json(folder / "data.json", values)
-
-
-def write_command(folder: Path, command: str) -> None:
-    """The beginning of run.yaml: how to repeat the run, when and with what it was made."""
+    write_json(folder / "data.json", data)
     started = datetime.now().astimezone().isoformat(timespec="seconds")
-    write_yaml(folder / "run.yaml", {"command": command, "started": started, "versions": versions()})
+    write_state(folder, command=command, started=started, versions=versions())
 
 
 def write_state(folder: Path, **facts: Any) -> None:
-    """The rest of run.yaml; facts that are not given stay as they are."""
+    """run.yaml with these facts; the others stay as they are."""
     path = folder / "run.yaml"
     write_yaml(path, {**(read_yaml(path) if path.exists() else {}), **facts})

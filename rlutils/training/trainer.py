@@ -10,7 +10,6 @@ from torch import Tensor
 
 from rlalgo.config import Count, Positive, Whole
 from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import Dataset
 from rlalgo.core.episodes import Episodes
 from rlalgo.core.trainer import Run, StopTraining, Trainer
 from rlalgo.errors import TrainingError
@@ -33,8 +32,6 @@ class OfflineTrainer(Trainer):
         """A metric whose name ends in `loss` and which is larger than this stops the run as exploding."""
         check_every: Count = 100
         """Updates between looks at the metrics for NaN and explosion (each look waits for the device)."""
-        block: Count = 64
-        """Batches whose rows are drawn at once."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -42,19 +39,16 @@ class OfflineTrainer(Trainer):
     def fit(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> None:
         config = self.config
         self.generator = torch.Generator().manual_seed(run.seed)
-        self.rows = torch.zeros(0, dtype=torch.int64)  # drawn and not yet used up
-        self.position = 0
         self.best: float | None = None
         self.waited = 0  # evaluations since the best
         self.unseen: list[tuple[int, dict[str, Tensor]]] = []  # steps and metrics not yet looked at
         data = algo.dataset(episodes).to(run.device)
-        state = run.restore(algo)
-        if state is not None:
+        if (state := run.restore(algo)) is not None:
             self._load(state)
         run.start(algo, config.steps)
         algo.train()
         for step in range(run.step + 1, config.steps + 1):
-            metrics = algo.update(data.gather(self._next_rows(data)), step)
+            metrics = algo.update(data.gather(data.rows(config.batch_size, self.generator)), step)
             self.unseen.append((step, metrics))
             evaluate = run.evaluates_at(step)
             every = config.checkpoint_every
@@ -74,15 +68,6 @@ class OfflineTrainer(Trainer):
                 raise KeyboardInterrupt(f"stopped by {run.stop_signal} after step {step}; a checkpoint is written")
             if run.stopped is not None:
                 return
-
-    def _next_rows(self, data: Dataset) -> Tensor:
-        """(B,) the rows of the next batch."""
-        B = self.config.batch_size
-        if self.position + B > len(self.rows):  # as many as there are but for another batch size on resuming
-            self.rows = data.rows(B * self.config.block, self.generator)
-            self.position = 0
-        self.position += B
-        return self.rows[self.position - B : self.position]
 
     def _compare(self, score: float | None) -> None:
         """Counts evaluations without progress; StopTraining when patience is at its end."""
@@ -113,15 +98,8 @@ class OfflineTrainer(Trainer):
         self.unseen.clear()
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator.get_state(),
-            "rows": self.rows,
-            "position": self.position,
-            "best": self.best,
-            "waited": self.waited,
-        }
+        return {"generator": self.generator.get_state(), "best": self.best, "waited": self.waited}
 
     def _load(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
-        self.rows, self.position = state["rows"], state["position"]
         self.best, self.waited = state["best"], state["waited"]

@@ -11,10 +11,12 @@ import torch
 
 import rlutils
 from rlalgo import DataSpec, Episodes
-from rlalgo.config import field_docs, resolve
+from rlalgo.config import parse
 from rlalgo.core.dataset import Transitions
+from rlalgo.errors import ConfigError
 from rlalgo.plugins import make
-from rlalgo.registry import Choice, Kind
+from rlalgo.registry import Choice
+from rlalgo.schema import field_docs
 from tests.rlutils.minari_data import ID, write_dataset
 
 CATALOGUE = rlutils.catalogue()
@@ -34,12 +36,14 @@ MAKERS: dict[str, Maker] = {"minari": minari}
 def choice(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choice:
     maker = MAKERS.get(request.param)
     options = maker(tmp_path, monkeypatch) if maker else {}
-    faults: list[str] = []
-    found = resolve(Kind("source"), {"name": request.param, **options}, CATALOGUE, "source", faults)
-    if found is None and maker is None:
-        pytest.skip(f"needs options, and there is no row in MAKERS: {faults}")
-    assert found is not None, faults
-    return found
+    entry = CATALOGUE.get("source", request.param)
+    try:
+        config = parse(entry.Config, options, CATALOGUE, request.param)
+    except ConfigError as error:
+        if maker is not None:
+            raise
+        pytest.skip(f"needs options, and there is no row in MAKERS: {error}")
+    return Choice(request.param, options, entry, config)
 
 
 def test_gives_episodes_that_pass_every_check(choice: Choice) -> None:
@@ -77,5 +81,5 @@ def test_the_episodes_can_be_learnt_from(choice: Choice) -> None:
 
 def test_every_option_has_its_docstring(choice: Choice) -> None:
     assert choice.entry is not None
-    config: Any = choice.entry.cls.Config
+    config: Any = choice.entry.Config
     assert set(config.__dataclass_fields__) <= set(field_docs(config))

@@ -22,14 +22,13 @@ from rlalgo.config import (
     Probability,
     Whole,
     check_fields,
-    describe,
-    field_docs,
     parse,
-    schema,
     to_mapping,
+    with_defaults,
 )
 from rlalgo.errors import ConfigError, PluginError
 from rlalgo.registry import Catalogue, Entry, Owner
+from rlalgo.schema import describe, field_docs, schema
 from rlutils.config.files import dump_yaml, parse_yaml
 
 
@@ -202,19 +201,19 @@ def test_what_is_taken(known: Catalogue, key: str, given_: Any, expected: Any) -
         ("sizes", [3, 0], "sizes[1]: should be greater than or equal to 1, got 0"),
         ("sizes", [3.5], "sizes[0]: should be a valid integer, got 3.5"),
         ("sizes", 3, "sizes: should be a list, got 3"),
-        ("pair", [0.9], "pair: should be tuple[float, float], got [0.9]"),
-        ("pair", [1, 2, 3], "pair: should be tuple[float, float], got [1, 2, 3]"),
+        ("pair", [0.9], "pair: should be [number, number], got [0.9]"),
+        ("pair", [1, 2, 3], "pair: should be [number, number], got [1, 2, 3]"),
         ("pair", [1, "2"], "pair[1]: should be a valid number, got '2'"),
         ("folder", 3, "folder: should be a valid string, got 3"),
         ("free", [1], "free: should be a mapping, got [1]"),
-        ("free", {"a": object}, "free: expected mapping, got {'a': <class 'object'>}"),
-        ("small", 3, "small: expected a mapping, got 3"),
+        ("free", {"a": object}, "free.a: was not a valid JSON value, got <class 'object'>"),
+        ("small", 3, "small: should be a mapping, got 3"),
         ("small", {"x": -1}, "small.x: should be greater than or equal to 0, got -1"),
         ("small", {"z": 1}, "small.z: unknown key 'z'. Known: x, y"),
         ("maybe", {"x": "1"}, "maybe.x: should be a valid integer, got '1'"),
-        ("many", {"x": 1}, "many: expected a list, got {'x': 1}"),
+        ("many", {"x": 1}, "many: should be a list, got {'x': 1}"),
         ("many", [{}, {"x": None}], "many[1].x: should be a valid integer, got None"),
-        ("many", [{}, 5], "many[1]: expected a mapping, got 5"),
+        ("many", [{}, 5], "many[1]: should be a mapping, got 5"),
     ],
 )
 def test_what_is_refused(known: Catalogue, key: str, given_: Any, fault: str) -> None:
@@ -231,16 +230,16 @@ def test_all_faults_are_told_at_once(known: Catalogue) -> None:
         "loggers": ["csv", "cvs"],
     }
     assert faults(values, known) == [
-        "rat: unknown key 'rat'. Did you mean 'rate'?",
-        "need: missing; int is needed",
+        "need: missing; integer is needed",
         "share: should be less than or equal to 1, got 2",
-        "small.qq: unknown key 'qq'. Known: x, y",
         "small.x: should be greater than or equal to 0, got -1",
+        "small.qq: unknown key 'qq'. Known: x, y",
         "many[0].x: should be a valid integer, got 'a'",
         "many[1].y: should be a valid number, got 'b'",
         "encoder.width: should be greater than or equal to 1, got 0",
         "encoder.inner.inner: no encoder called 'plan'. Did you mean 'plain'? Known: deep, plain (dist 1)",
         "loggers[1]: no logger called 'cvs'. Did you mean 'csv'? Known: csv, file (dist 1)",
+        "rat: unknown key 'rat'. Did you mean 'rate'?",
     ]
 
 
@@ -254,7 +253,7 @@ def test_the_message_names_the_file_and_counts(known: Catalogue) -> None:
 
 @pytest.mark.parametrize("values", [None, 3, "x", [1]])
 def test_the_top_level_must_be_a_mapping(known: Catalogue, values: Any) -> None:
-    assert faults(values, known)[0].startswith("top level: expected a mapping, got")
+    assert faults(values, known)[0].startswith("top level: should be a mapping, got")
 
 
 def test_long_values_are_shortened(known: Catalogue) -> None:
@@ -273,7 +272,7 @@ def test_a_config_is_not_mutated_and_may_be_passed_in(known: Catalogue) -> None:
     config = parse(Big, values, known)
     assert values == {"need": 1, "free": {"a": [1]}, "encoder": {"name": "deep", "width": 3}}
     assert config.free is not values["free"]
-    assert parse(Big, config, known) == config
+    assert to_mapping(parse(Big, config, known)) == to_mapping(config)
 
 
 # --- choices ---
@@ -314,7 +313,7 @@ def test_a_choice_that_is_none(known: Catalogue, given_: Any, fault: str) -> Non
 
 
 def test_a_required_option_of_a_choice(known: Catalogue) -> None:
-    assert faults({"need": 1, "loggers": ["file"]}, known) == ["loggers[0].path: missing; Path is needed"]
+    assert faults({"need": 1, "loggers": ["file"]}, known) == ["loggers[0].path: missing; path is needed"]
 
 
 def test_a_role_that_does_not_fit() -> None:
@@ -535,18 +534,18 @@ def test_a_class_without_source_has_no_docs() -> None:
 def test_describe_says_type_default_and_doc() -> None:
     rows = {name: (kind, default, doc) for name, kind, default, doc in describe(Big)}
     assert list(rows) == list(Big.__dataclass_fields__)
-    assert rows["need"] == ("int", "required", "The one required field.")
-    assert rows["rate"][:2] == ("float > 0", "0.001")
-    assert rows["share"][:2] == ("float > 0 and <= 1", "1.0")
-    assert rows["flag"][:2] == ("bool", "false")
-    assert rows["text"][:2] == ("str", "a")
+    assert rows["need"] == ("integer", "required", "The one required field.")
+    assert rows["rate"][:2] == ("number > 0", "0.001")
+    assert rows["share"][:2] == ("number > 0 and <= 1", "1.0")
+    assert rows["flag"][:2] == ("boolean", "false")
+    assert rows["text"][:2] == ("string", "a")
     assert rows["mode"][:2] == ("relu or gelu or tanh", "relu")
-    assert rows["alpha"][:2] == ("float or auto", "auto")
-    assert rows["sizes"][:2] == ("list of int >= 1", "[256]")
-    assert rows["pair"][:2] == ("tuple[float, float]", "[0.9, 0.999]")
-    assert rows["folder"][:2] == ("Path or null", "null")
+    assert rows["alpha"][:2] == ("number or auto", "auto")
+    assert rows["sizes"][:2] == ("list of integer >= 1", "[256]")
+    assert rows["pair"][:2] == ("[number, number]", "[0.9, 0.999]")
+    assert rows["folder"][:2] == ("path or null", "null")
     assert rows["free"][:2] == ("mapping", "{}")
-    assert rows["maybe"][:2] == ("Small or null", "null")
+    assert rows["maybe"][:2] == ("mapping or null", "null")
     assert rows["encoder"][:2] == ("state encoder", "plain")
     assert rows["spare"][:2] == ("encoder or null", "null")
     assert rows["loggers"][0] == "list of logger"
@@ -589,42 +588,110 @@ def test_a_config_in_a_function_may_use_module_names_only(known: Catalogue) -> N
 
 
 @dataclass(frozen=True)
-class ListOfConfigs:
-    x: list[Small] = field(default_factory=list)
+class Holder:
+    smalls: list[Small] = field(default_factory=list)
+    encoders: dict[str, Annotated[Choice, Kind("encoder")]] = field(default_factory=dict)
+    some: Annotated[tuple[Small, ...], Field(min_length=1)] = (Small(),)
+    pairs: tuple[tuple[Small, Small], ...] = ()
+    nested: Big | None = None
 
 
-@dataclass(frozen=True)
-class DictOfChoices:
-    x: dict[str, Annotated[Choice, Kind("encoder")]] = field(default_factory=dict)
+def test_configs_are_found_wherever_they_stand(known: Catalogue) -> None:
+    check_fields(Holder, "here")
+    values = {
+        "smalls": [{"x": 2}],
+        "encoders": {"a": "plain", "b": {"name": "deep", "width": 5}},
+        "pairs": [[{}, {"x": 3}]],
+        "nested": {"need": 1, "encoder": "deep"},
+    }
+    holder = parse(Holder, values, known)
+    assert (holder.smalls, holder.pairs) == ([Small(2)], ((Small(), Small(3)),))
+    assert holder.encoders["b"].config == Deep.Config(5)
+    assert holder.nested is not None
+    assert holder.nested.encoder.config.inner.entry is known.get("encoder", "plain")
+    jsonschema.validate(values, schema(Holder, known))
+    bad = {
+        "smalls": [{}, {"x": -1}],
+        "encoders": {"a": {"name": "deep", "wdith": 5}, "b": "dep"},
+        "some": [],
+        "pairs": [[{}, {"z": 3}]],
+        "nested": {"encoder": {"name": "deep", "inner": {"name": "deep", "width": 0}}},
+    }
+    assert faults(bad, known, Holder) == [
+        "smalls[1].x: should be greater than or equal to 0, got -1",
+        "encoders.a.wdith: unknown key 'wdith'. Did you mean 'width'?",
+        "encoders.b: no encoder called 'dep'. Did you mean 'deep'? Known: deep, plain (dist 1)",
+        "some: should have at least 1 item, not 0, got []",
+        "pairs[0][1].z: unknown key 'z'. Known: x, y",
+        "nested.need: missing; integer is needed",
+        "nested.encoder.inner.width: should be greater than or equal to 1, got 0",
+    ]
 
 
-@dataclass(frozen=True)
-class AtLeastOne:
-    x: Annotated[tuple[Small, ...], Field(min_length=1)] = (Small(),)
+def test_defaults_are_read_as_a_files_values_are(known: Catalogue) -> None:
+    @dataclass(frozen=True)
+    class Config:
+        nested: Big = Big(1, folder=Path("a"))
+        other: File.Config = File.Config(Path("b"))
+        folder: Path = Path("c")
+        wrong: Annotated[Choice, Kind("encoder")] = Choice("deep", {"width": 0})
+
+    with pytest.raises(ConfigError) as caught:
+        parse(Config, {}, known)
+    assert caught.value.faults == ["wrong.width: should be greater than or equal to 1, got 0"]
+    config = parse(Config, {"wrong": "plain"}, known)
+    assert config.nested.encoder.entry is known.get("encoder", "plain")
+    assert (config.nested.folder, config.other.path, config.folder) == (Path("a"), Path("b"), Path("c"))
 
 
-@dataclass(frozen=True)
-class EitherConfig:
-    x: Small | Csv.Config = Small()
+def test_a_choice_must_say_of_which_kind() -> None:
+    @dataclass(frozen=True)
+    class Config:
+        x: Choice = Choice("plain")
+
+    with pytest.raises(PluginError, match=r"^here\.x: .*a Choice needs its kind: Annotated\[Choice, Kind"):
+        check_fields(Config, "here")
 
 
-@dataclass(frozen=True)
-class BareChoice:
-    x: Choice = Choice("plain")
+@pytest.mark.parametrize("cls", [Big, Small, Deep.Config, File.Config])
+def test_good_configs_pass_the_check(cls: type) -> None:
+    check_fields(cls, "here")
 
 
-@dataclass(frozen=True)
-class NestedFault:
-    x: tuple[ListOfConfigs, ...] = ()
+# --- other defaults ---
 
 
-@pytest.mark.parametrize("cls", [ListOfConfigs, DictOfChoices, AtLeastOne, EitherConfig, BareChoice, NestedFault])
-def test_configs_where_none_is_looked_for_are_refused(cls: type) -> None:
-    """pydantic would take them, and drop unknown keys without a word."""
-    with pytest.raises(PluginError, match=r"^here\.x.*tuple\[X, \.\.\.\]"):
-        check_fields(cls, "here")
+def test_other_defaults_keep_everything_else(known: Catalogue) -> None:
+    wide = with_defaults(Deep.Config, {"width": 9, "inner": "deep"}, "here")
+    config = parse(wide, {}, known)
+    assert (config.width, config.inner.config) == (9, Deep.Config(4, Choice("plain")))
+    assert parse(wide, {"width": 2}, known).width == 2
+    assert isinstance(config, Deep.Config)
+    assert describe(wide) == [
+        ("width", "integer >= 1", "9", "Units."),
+        ("inner", "state encoder", "deep", "Within."),
+    ]
+    with pytest.raises(AttributeError, match="width"):  # frozen, as its base is
+        config.width = 3
+    assert parse(Deep.Config, {}, known).width == 4
 
 
-def test_good_configs_pass_the_check() -> None:
-    for cls in (Big, Small, Deep.Config, File.Config):
-        check_fields(cls, "here")
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [
+        ({"widht": 3}, "here: Deep.Config has no field 'widht'. Did you mean 'width'?"),
+        ({"width": 0}, "here: Deep.Config.width: should be greater than or equal to 1, got 0"),
+        ({"width": "3"}, "here: Deep.Config.width: should be a valid integer, got '3'"),
+        ({"inner": 3}, "here: Deep.Config.inner: expected the name of an encoder, or {name: ...} with options, got 3."),
+    ],
+)
+def test_other_defaults_that_no_field_takes(defaults: dict[str, Any], words: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        with_defaults(Deep.Config, defaults, "here")
+    assert str(caught.value) == words
+
+
+def test_other_defaults_must_pass_the_comparison_of_fields() -> None:
+    with pytest.raises(PluginError, match=r"^here: File\.Config: low 2\.0 must be below high 1\.0$"):
+        with_defaults(File.Config, {"path": Path("a"), "low": 2.0}, "here")
+    with_defaults(File.Config, {"low": 0.5}, "here")  # the path is still asked of the user

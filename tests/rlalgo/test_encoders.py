@@ -11,8 +11,9 @@ from gymnasium import spaces
 from torch import nn
 
 from rlalgo import Choice
-from rlalgo.encoders import MLP, Linear, encoder
+from rlalgo.encoders import MLP, Linear
 from rlalgo.errors import ConfigError, PluginError
+from rlalgo.nets import encoder
 
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
 FRAMES = spaces.Box(0, 255, (2, 4, 5), np.uint8)
@@ -64,8 +65,8 @@ def test_tanh_squashes() -> None:
     assert embed(1e4 * sample(VECTOR, 4)).abs().max() <= 1
 
 
-def test_mlp_has_the_hidden_layers_asked_for() -> None:
-    embed = encoder(Choice("mlp", {"hidden": [8, 9]}), "state", VECTOR, 7)
+def test_mlp_has_the_hidden_layers_of_its_option() -> None:
+    embed = encoder(Choice("mlp", {"hidden_dims": [8, 9]}), "state", VECTOR, 7)
     sizes = [tuple(p.shape) for n, p in embed.named_parameters() if n.endswith("weight")]
     assert sizes == [(8, 3), (9, 8), (7, 9)]
 
@@ -77,5 +78,5 @@ def test_a_role_that_an_encoder_cannot_play_is_refused() -> None:
 
 
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"hiden.*Did you mean 'hidden'"):
-        encoder(Choice("mlp", {"hiden": [8]}), "state", VECTOR, 7)
+    with pytest.raises(ConfigError, match=r"hiden_dims.*Did you mean 'hidden_dims'"):
+        encoder(Choice("mlp", {"hiden_dims": [8]}), "state", VECTOR, 7)

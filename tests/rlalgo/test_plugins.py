@@ -6,14 +6,17 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from rlalgo import Choice, hookspecs, plugins
+from rlalgo import Choice, Kind, hookspecs, plugins
+from rlalgo.config import parse, to_mapping
 from rlalgo.errors import ConfigError, PluginClash, PluginError
 from rlalgo.plugins import PluginWarning, catalogue, make
+from rlalgo.schema import describe, schema
 from rlalgo.version import __version__
 
 HEAD = """
@@ -34,9 +37,8 @@ CLASSES = {
             name: ClassVar[str] = "thing"
             Config = Config
             def dataset(self, episodes): ...
-            def update(self, batch): ...
+            def update(self, batch, step): ...
             def policy(self, options): ...
-            def predict(self, batch): ...
         """,
     "encoder": """
         class Thing(torch.nn.Module):
@@ -77,7 +79,7 @@ CLASSES = {
         class Thing:
             name: ClassVar[str] = "thing"
             Config = Config
-            def episodes(self, make_env, steps, seed): ...
+            def policies(self, env, seed, progress): ...
         """,
     "evaluator": """
         class Thing:
@@ -142,16 +144,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
 # --- what is found ---
 
 
-@pytest.mark.covers_hook(
-    "rlalgo_register_algos",
-    "rlalgo_register_encoders",
-    "rlalgo_register_sources",
-    "rlalgo_register_envs",
-    "rlalgo_register_trainers",
-    "rlalgo_register_callbacks",
-    "rlalgo_register_behaviors",
-    "rlalgo_register_evaluators",
-)
 @pytest.mark.parametrize("kind", sorted(hookspecs.CATALOGUE_HOOKS))
 def test_every_kind_is_registered_by_its_hook(kind: str, write: Callable) -> None:
     path = write(author(kind))
@@ -210,7 +202,7 @@ def test_modules_given_by_name(install: Callable) -> None:
     install("rlalgo-thing", "1.2.3", {"thing_plugin": author()}, {})
     owner = catalogue(["thing_plugin"]).get("source", "thing").owner
     assert (owner.plugin, owner.distribution, owner.version) == ("thing_plugin", "rlalgo-thing", "1.2.3")
-    assert str(owner.location).endswith("thing_plugin.py")
+    assert owner.location == "thing_plugin"
 
 
 def test_a_module_installed_and_given_by_name_is_one_plugin(install: Callable) -> None:
@@ -404,7 +396,7 @@ RULES = [
     ("source", "size: int = 3", "size: 'Missing' = None", "types of a config must be defined in the module"),
     ("source", "def load", "def laod", "has no method load"),
     ("env", "def make", "def mkae", "has no method make"),
-    ("behavior", "def episodes", "def episode", "has no method episodes"),
+    ("behavior", "def policies", "def policy", "has no method policies"),
     ("evaluator", "def evaluate", "def eval", "has no method evaluate"),
     ("encoder", "(torch.nn.Module)", "", "must be a subclass of Module"),
     ("encoder", 'frozenset({"state"})', "frozenset()", "ROLES must be some of"),
@@ -444,15 +436,69 @@ def test_an_unmarked_helper_that_is_no_hook_is_nobodys_business(write: Callable)
     assert catalogue([write(author() + "\ndef helper(): ...\n")]).names("source") == ["thing"]
 
 
+# --- one class, several names ---
+
+TWICE = author("source") + "    register(Thing, 'big', size=9)\n"
+
+
+def test_a_class_may_be_registered_again_with_other_defaults(write: Callable) -> None:
+    known = catalogue([write(TWICE)])
+    assert known.names("source") == ["big", "thing"]
+    small, big = known.get("source", "thing"), known.get("source", "big")
+    assert small.cls is big.cls
+    assert small.Config is small.cls.Config
+    assert (parse(small.Config, {}, known).size, parse(big.Config, {}, known).size) == (3, 9)
+    assert parse(big.Config, {"size": 4}, known) == big.Config(4)
+    assert describe(big.Config) == [("size", "integer", "9", "How large.")]
+
+    @dataclass(frozen=True)
+    class Config:
+        source: Annotated[Choice, Kind("source")]
+
+    chosen = parse(Config, {"source": "big"}, known).source
+    assert to_mapping(chosen) == {"name": "big", "size": 9}
+    found = schema(Config, known)["definitions"]
+    sizes = {name: part["properties"]["size"] for name, part in found.items()}
+    assert sizes["source.big"] == {"type": "integer", "default": 9, "description": "How large."}
+    assert sizes["source.thing"]["default"] == 3
+
+
+@pytest.mark.parametrize(
+    ("register", "words"),
+    [
+        ("register(Thing, 'big', sise=9)", "source Thing: Config has no field 'sise'. Did you mean 'size'?"),
+        ("register(Thing, 'big', size='9')", "source Thing: Config.size: should be a valid integer, got '9'"),
+        ("register(Thing, 'two words', size=9)", "source Thing: needs `name"),
+        ("register(Thing, size=9)", "registers the source 'thing' twice"),
+    ],
+)
+def test_other_defaults_that_the_class_does_not_take(register: str, words: str, write: Callable) -> None:
+    with pytest.raises(PluginError) as caught:
+        catalogue([write(TWICE.replace("register(Thing, 'big', size=9)", register))])
+    assert "plugin '" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_what_is_built_under_another_name_is_called_so(write: Callable) -> None:
+    code = author("encoder") + "    register(Thing, 'big', size=9)\n"
+    known = catalogue([write(code)])
+    for name in ("thing", "big"):
+        entry = known.get("encoder", name)
+        made = make("encoder", Choice(name, {}, entry, entry.Config()), "space", 7)
+        assert made.name == name
+        assert made.given[2] == entry.Config()
+    assert entry.cls.name == "thing"
+
+
 # --- make ---
 
 
 def test_make_builds_with_the_arguments_and_the_config(write: Callable) -> None:
     known = catalogue([write(author("encoder"))])
     entry = known.get("encoder", "thing")
-    choice = Choice("thing", {"size": 5}, entry, entry.cls.Config(5))
+    choice = Choice("thing", {"size": 5}, entry, entry.Config(5))
     made = make("encoder", choice, "space", 7, role="state")
-    assert made.given == ("space", 7, entry.cls.Config(5))
+    assert made.given == ("space", 7, entry.Config(5))
     with pytest.raises(PluginError, match="cannot be an action encoder"):
         make("encoder", choice, "space", 7, role="action")
 

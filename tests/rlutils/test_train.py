@@ -189,9 +189,9 @@ def test_a_resumed_run_may_take_other_batches(tmp_path: Path, monkeypatch: pytes
     sizes: list[int] = []
     update = BC.update
 
-    def counted(self: BC, batch: Any) -> Any:
+    def counted(self: BC, batch: Any, step: int) -> Any:
         sizes.append(len(batch.rewards))
-        return update(self, batch)
+        return update(self, batch, step)
 
     monkeypatch.setattr(BC, "update", counted)
     rlutils.resume(tmp_path / "run", ["trainer.steps=200", "trainer.batch_size=24"], plugins=[PLUGIN])
@@ -236,7 +236,7 @@ def test_the_seed_decides_everything(finished: Path, tmp_path: Path) -> None:
 
 
 def test_nan_stops_with_step_and_metric_and_is_never_saved(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"step 34: loss is nan"):
+    with pytest.raises(TrainingError, match=r"step 34: actor/loss is nan"):
         rlutils.train(toy_config(callbacks=meddling(at=33, how="nan")), out=tmp_path / "run")
     assert state(tmp_path / "run")["step"] == 25
     assert all(torch.isfinite(w).all() for w in weights(tmp_path / "run").values())
@@ -246,7 +246,7 @@ def test_nan_stops_with_step_and_metric_and_is_never_saved(tmp_path: Path) -> No
 
 
 def test_an_exploding_loss_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"step 1: loss is "):
+    with pytest.raises(TrainingError, match=r"step 1: actor/loss is "):
         rlutils.train(toy_config(), out=tmp_path / "run", trainer__max_loss=1e-9)
 
 

@@ -16,10 +16,11 @@ from rlalgo_cnn import CNN, Impala
 from torch import Tensor, nn
 
 import rlutils
-from rlalgo.config import field_docs, parse
+from rlalgo.config import parse
 from rlalgo.nets import encoder
 from rlalgo.errors import ConfigError, PluginError
 from rlalgo.registry import Choice, Kind
+from rlalgo.schema import field_docs
 
 torch.set_num_threads(1)
 WIDTH = 6

@@ -14,9 +14,9 @@ from catch_game import Catch, mixed, record
 
 import rlutils
 from rlalgo import BatchRLAlgo, Episodes
-from rlalgo.config import resolve
+from rlalgo.config import parse
 from rlalgo.errors import CheckpointError
-from rlalgo.registry import Choice, Kind
+from rlalgo.registry import Choice
 from rlutils.checkpoints import store as checkpoint
 from rlutils.evaluation.evaluate import evaluate
 
@@ -37,10 +37,9 @@ ALGOS: dict[str, dict[str, Any]] = {
 
 def choose(name: str, **options: Any) -> Choice:
     """The algorithm as YAML would name it, with the encoder from this distribution."""
-    faults: list[str] = []
-    choice = resolve(Kind("algo"), {"name": name, **options}, rlutils.catalogue(["rlalgo_cnn"]), "algo", faults)
-    assert choice is not None, faults
-    return choice
+    known = rlutils.catalogue(["rlalgo_cnn"])
+    entry = known.get("algo", name)
+    return Choice(name, options, entry, parse(entry.Config, options, known, name))
 
 
 def train(choice: Choice, episodes: Episodes, steps: int, batch: int = 32) -> BatchRLAlgo:

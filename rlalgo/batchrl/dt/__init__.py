@@ -3,25 +3,22 @@
 `DT_model` and `trajectory_gpt2` are modules, `rtgEpDataset` is the class RtgEpDataset, `dt_play` a function.
 """
 
-from rlalgo.batchrl.dt import dt_model, trajectory_gpt2
 from rlalgo.batchrl.dt import dt_model as DT_model
+from rlalgo.batchrl.dt import trajectory_gpt2
 from rlalgo.batchrl.dt.decision_transformer import DecisionTransformer
 from rlalgo.batchrl.dt.dt_model import DTModel
 from rlalgo.batchrl.dt.hugging_face import from_hugging_face
 from rlalgo.batchrl.dt.play import dt_play
-from rlalgo.batchrl.dt.policy import DTPolicy
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset as rtgEpDataset
 from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2
 
 __all__ = [
     "DTModel",
-    "DTPolicy",
     "DT_model",
     "DecisionTransformer",
     "RtgEpDataset",
     "TrajectoryGPT2",
-    "dt_model",
     "dt_play",
     "from_hugging_face",
     "rtgEpDataset",

@@ -6,8 +6,6 @@ trained by mean squared error (continuous actions) or cross-entropy (discrete on
 Defaults are the paper's gym setting (table 8 and the authors' code).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal

@@ -7,8 +7,6 @@ The action is read from the state's token, which has seen its own return and sta
 optional next-state and next-return heads read the action's token.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

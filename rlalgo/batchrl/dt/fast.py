@@ -4,8 +4,6 @@ The last block computes only the tokens that are read, a single head needs two l
 dropout on a CPU takes 16 random bits a number. `forward` does this, `plain` does not; DTModel is given one of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

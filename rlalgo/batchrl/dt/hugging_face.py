@@ -1,7 +1,5 @@
 """Hugging Face's Decision Transformer weights as a DTModel."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """dt_play: a Decision Transformer in one environment."""
 
-from __future__ import annotations
-
 import gymnasium
 
 from rlalgo.core.algo import BatchRLAlgo

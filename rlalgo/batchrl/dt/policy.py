@@ -1,7 +1,5 @@
 """DTPolicy: the last K steps of every row, and a return-to-go that falls with each reward."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

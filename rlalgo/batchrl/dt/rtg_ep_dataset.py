@@ -5,10 +5,6 @@ probability proportional to its length, then of a start) and runs to the episode
 and masked.
 """
 
-from __future__ import annotations
-
-from typing import Self
-
 import torch
 from torch import Tensor
 
@@ -29,7 +25,6 @@ class RtgEpDataset(Dataset[WindowBatch]):
             raise ValueError(f"context length K must be 1 or more, got {K}")
         self.K = K
         self.episodes = episodes
-        self.frames = Frames(episodes)
         self.returns_to_go = episodes.returns_to_go()  # (N,)
         ids = episodes.episode_ids()  # (N,) also how far the row of an observation is ahead of its step
         left = episodes.starts[1:][ids] - torch.arange(episodes.steps)  # (N,) steps to the end, this one included
@@ -58,18 +53,10 @@ class RtgEpDataset(Dataset[WindowBatch]):
             return blanked(column.index_select(0, steps.flatten()).view(*steps.shape, *column.shape[1:]))
 
         return WindowBatch(
-            blanked(self.frames.at(steps + ahead, rows - time + ahead)),
+            blanked(Frames(data).at(steps + ahead, rows - time + ahead)),
             at_steps(data.actions),
             at_steps(data.rewards),
             at_steps(self.returns_to_go),
             blanked(time + self.offsets),
             mask,
         )
-
-    def to(self, device: torch.device | str) -> Self:
-        self.device = torch.device(device)
-        self.episodes = self.episodes.to(device)
-        self.frames = Frames(self.episodes)
-        for name in ("returns_to_go", "facts", "offsets"):
-            setattr(self, name, getattr(self, name).to(device))
-        return self

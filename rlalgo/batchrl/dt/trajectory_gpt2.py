@@ -4,8 +4,6 @@ Pre-norm blocks as in GPT-2 (Radford et al. 2019). Sequences are right-padded, s
 real tokens from seeing padding; no attention bias is ever needed. `fast.py` computes the same function sooner.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,1 +1,1 @@
-"""Behaviors: policies that act to record data. Each yields whole recorded episodes."""
+"""Behaviors: which policy acts in each recorded episode, and what to note of it."""

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import repeat
+from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
 
-from rlutils.collecting.recording import MakeEnv, Recorded, Say, play_episode
+from rlalgo.core.policy import Policy
+from rlutils.collecting.behavior import Facts, Progress
 
 
 class Random:
@@ -23,13 +29,14 @@ class Random:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def episodes(self, make_env: MakeEnv, steps: int, seed: int, say: Say) -> Iterator[Recorded]:
-        """Episodes until `steps` are reached; episode k is reset with `seed + k`."""
-        env = make_env()
+    def policies(self, env: gymnasium.Env, seed: int, progress: Progress) -> Iterator[tuple[Policy, Facts]]:
         env.action_space.seed(int(np.random.default_rng(seed).integers(2**31)))
-        done = number = 0
-        while done < steps:
-            episode = play_episode(env, lambda _: env.action_space.sample(), seed + number, "random", 1.0)
-            yield episode
-            done, number = done + len(episode.rewards), number + 1
-        env.close()
+        return repeat((_Uniform(env.action_space), {"policy": "random", "noise": 1.0}))
+
+
+class _Uniform(Policy):
+    def __init__(self, space: spaces.Space) -> None:
+        self.space = space
+
+    def act(self, observations: Any, rows: Tensor) -> Tensor:
+        return torch.as_tensor(np.stack([self.space.sample() for _ in rows]))

@@ -13,6 +13,7 @@ from rlalgo.config import Count, Whole
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import Dataset
 from rlalgo.core.episodes import Episodes
+from rlalgo.core.trainer import Run
 from rlalgo.errors import ConfigError
 
 
@@ -43,27 +44,27 @@ class ActionError:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def check(self, algo: BatchRLAlgo, episodes: Episodes, run: Any) -> None:
+    def check(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> None:
         """ConfigError where there is nothing to measure on."""
-        need_held_out(self, run)
+        need_held_out(self.name, self.config, run)
 
-    def evaluate(self, algo: BatchRLAlgo, episodes: Episodes, run: Any) -> dict[str, float]:
+    def evaluate(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> dict[str, float]:
         self.check(algo, episodes, run)
         data = algo.dataset(episodes).to(algo.device)
         batches = (data.gather(rows) for rows in draw(data, self.config))
         return {"error": error_of((algo.predict(batch), batch) for batch in batches)}
 
 
-def need_held_out(evaluator: Any, run: Any) -> None:
+def need_held_out(name: str, config: ActionError.Config, run: Run) -> None:
     """ConfigError where all episodes are trained on, unless the evaluator is told to put up with it."""
-    if run.held_out is None and not evaluator.config.allow_training_data:
+    if run.held_out is None and not config.allow_training_data:
         raise ConfigError(
-            [f"evaluation.evaluators: {evaluator.name} measures on episodes that are not trained on, and none are held "
+            [f"evaluation.evaluators: {name} measures on episodes that are not trained on, and none are held "
              "out. Set holdout: 0.1 at the top level, or allow_training_data: true of the evaluator"]
         )  # fmt: skip
 
 
-def draw(data: Dataset, config: Any) -> tuple[Tensor, ...]:
+def draw(data: Dataset, config: ActionError.Config) -> tuple[Tensor, ...]:
     """At most `items` of the data's items, without repetition, in batches (B,) of `batch_size`."""
     generator = torch.Generator().manual_seed(config.seed)
     return torch.randperm(len(data), generator=generator)[: config.items].split(config.batch_size)
@@ -73,16 +74,16 @@ def error_of(pairs: Iterator[tuple[Tensor, Any]]) -> float:
     """Of predicted raw actions (B, A) | (B,) | (B, K, A) | (B, K) and the batches they belong to: see ActionError."""
     wrong, count = 0.0, 0
     total, square = torch.zeros(()).double(), torch.zeros(()).double()  # of the data's actions, (A,) in the end
-    for got, batch in pairs:
-        mask = getattr(batch, "mask", torch.ones(len(got), dtype=torch.bool, device=got.device))  # (B,) | (B, K)
-        wanted, got = batch.actions[mask], got[mask]  # (n, A) | (n,)
-        count += len(wanted)
-        if not wanted.is_floating_point():
-            wrong += float((got != wanted).sum())
+    for predicted, batch in pairs:
+        mask = getattr(batch, "mask", torch.ones(len(predicted), dtype=torch.bool, device=predicted.device))
+        expected, predicted = batch.actions[mask], predicted[mask]  # (n, A) | (n,)
+        count += len(expected)
+        if not expected.is_floating_point():
+            wrong += float((predicted != expected).sum())
             continue
-        wanted, got = wanted.cpu().double(), got.cpu().double()
-        wrong += float((got - wanted).square().sum())
-        total, square = total + wanted.sum(0), square + wanted.square().sum(0)
+        expected, predicted = expected.cpu().double(), predicted.cpu().double()
+        wrong += float((predicted - expected).square().sum())
+        total, square = total + expected.sum(0), square + expected.square().sum(0)
     if not total.dim():
         return wrong / count
     variation = float((square - total.square() / count).sum())

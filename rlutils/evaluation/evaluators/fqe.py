@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, TransitionBatch, Transitions
 from rlalgo.config import Count, Fraction, HiddenDims, Positive, StateEncoder, Whole
 from rlalgo.core.scaler import ActionScaler
+from rlalgo.core.trainer import Run
 from rlalgo.errors import ConfigError
 from rlalgo.nets import Normalizer, Target, critics_for
 from rlutils.randomness import forked_rng
@@ -63,7 +64,7 @@ class FQE:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def check(self, algo: BatchRLAlgo, episodes: Episodes, run: Any) -> None:
+    def check(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> None:
         """ConfigError for a policy that needs more than the present observation, or data that is not there."""
         if self.config.held_out and run.held_out is None:
             raise ConfigError(["evaluation.evaluators: fqe.held_out: no episodes are held out; set holdout: 0.1"])
@@ -73,7 +74,7 @@ class FQE:
                  "acts on a sequence. Try action_error or return_calibration"]
             )  # fmt: skip
 
-    def evaluate(self, algo: BatchRLAlgo, episodes: Episodes, run: Any) -> dict[str, float]:
+    def evaluate(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> dict[str, float]:
         config = self.config
         self.check(algo, episodes, run)
         episodes = episodes if config.held_out else run.episodes
@@ -106,8 +107,8 @@ class _Fit(nn.Module):
         self.target = Target(self.critics)
         self.normalizer = Normalizer(space.shape)
         self.normalizer.fit(episodes)
-        got = episodes.returns_to_go(config.gamma)
-        self.center, self.scale = float(got.mean()), float(got.std(correction=0)) or 1.0
+        returns = episodes.returns_to_go(config.gamma)
+        self.center, self.scale = float(returns.mean()), float(returns.std(correction=0)) or 1.0
         self.bounds = bounds(episodes.rewards, config.gamma)
 
     def forward(self, observations: Tensor, actions: Tensor, target: bool = False) -> Tensor:

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rlalgo.config import Count, Whole
+from rlalgo.config import Count
 from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.core.dataset import Dataset
 from rlalgo.core.episodes import Episodes
+from rlalgo.core.trainer import Run
 from rlalgo.errors import ConfigError
-from rlutils.evaluation.evaluators.action_error import draw, error_of, need_held_out
+from rlutils.evaluation.evaluators.action_error import ActionError, draw, error_of, need_held_out
 
 
 class ReturnCalibration:
@@ -34,17 +35,11 @@ class ReturnCalibration:
     name: ClassVar[str] = "return_calibration"
 
     @dataclass(frozen=True)
-    class Config:
-        offsets: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
-        """What to add to returns-to-go, in standard deviations of the episodes' returns."""
+    class Config(ActionError.Config):
         items: Count = 2_000
         """Largest number of windows to look at; drawn if there are more."""
-        batch_size: Count = 256
-        """Windows at once."""
-        seed: Whole = 0
-        """Of the draw: the same windows at every evaluation."""
-        allow_training_data: bool = False
-        """Measure on the training data where no episodes are held out, which flatters."""
+        offsets: tuple[float, ...] = (-1.0, -0.5, 0.0, 0.5, 1.0)
+        """What to add to returns-to-go, in standard deviations of the episodes' returns."""
 
         def __post_init__(self) -> None:
             if not self.offsets:
@@ -53,16 +48,16 @@ class ReturnCalibration:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def check(self, algo: BatchRLAlgo, episodes: Episodes, run: Any) -> None:
+    def check(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> None:
         """ConfigError where there is nothing to measure on, or for an algorithm that is not asked for returns."""
-        need_held_out(self, run)
+        need_held_out(self.name, self.config, run)
         if not hasattr(algo.dataset(episodes).gather(torch.zeros(1, dtype=torch.int64)), "returns_to_go"):
             raise ConfigError(
                 [f"evaluation.evaluators: return_calibration needs an algorithm that is asked for a return, as dt is; "
                  f"{algo.name} is not. Try action_error or fqe"]
             )  # fmt: skip
 
-    def evaluate(self, algo: BatchRLAlgo, episodes: Episodes, run: Any) -> dict[str, float]:
+    def evaluate(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> dict[str, float]:
         self.check(algo, episodes, run)
         data = algo.dataset(episodes).to(algo.device)
         rows = draw(data, self.config)
@@ -110,17 +105,17 @@ def _return_head(algo: BatchRLAlgo, data: Dataset, rows: tuple[Tensor, ...]) -> 
     """How right the return head is, where there is one: dt's, or that of a plugin with the same setting."""
     if not getattr(algo.config, "return_loss", 0):
         return {}
-    got, wanted = [], []
+    predicted, expected = [], []
     with algo.evaluating():
         for batch in (data.gather(part) for part in rows):
             out = algo(batch.observations, batch.actions, batch.returns_to_go, batch.timesteps)
             both = batch.mask[:, 1:]  # (B, K-1) where a next step is
-            got.append(out.returns[:, :-1][both] * algo.config.return_scale)
-            wanted.append(batch.returns_to_go[:, 1:][both])
-    pair = torch.stack([torch.cat(got), torch.cat(wanted)]).cpu().double()  # (2, m)
-    off = pair[0] - pair[1]
+            predicted.append(out.returns[:, :-1][both] * algo.config.return_scale)
+            expected.append(batch.returns_to_go[:, 1:][both])
+    pair = torch.stack([torch.cat(predicted), torch.cat(expected)]).cpu().double()  # (2, m)
+    error = pair[0] - pair[1]
     return {
-        "return_bias": float(off.mean()),
-        "return_rmse": float(off.square().mean().sqrt()),
+        "return_bias": float(error.mean()),
+        "return_rmse": float(error.square().mean().sqrt()),
         "return_correlation": float(torch.corrcoef(pair)[0, 1].nan_to_num()),
     }

@@ -34,7 +34,7 @@ class Best:
         self.config = config
         self.score: float | None = None
         self.step: int | None = None
-        self.complaint = ""  # once warned of
+        self.warned = False
 
     @hookimpl
     def rlalgo_on_start(self, run: Run) -> None:
@@ -46,12 +46,12 @@ class Best:
     def rlalgo_on_evaluation(self, step: int, result: EvalResult) -> None:
         metric, known = self.config.metric, list(result.metrics)
         score = result.score if metric is None else result.metrics.get(metric)
-        if score is None and metric is not None and not self.complaint:
-            self.complaint = (
-                f"callbacks: best.metric: evaluations have no number '{metric}'.{near(metric, known)} "
-                f"Known: {', '.join(known) or 'none, as there are no evaluators'}"
-            )
-            warnings.warn(f"step {step:,}: {self.complaint}", NoBestWarning, stacklevel=2)
+        if score is None and metric is not None and not self.warned:
+            self.warned = True
+            listed = ", ".join(known) or "none, as there are no evaluators"
+            message = f"evaluations have no number '{metric}', so no checkpoint is named best.{near(metric, known)}"
+            text = f"step {step:,}: callbacks: best.metric: {message} Known: {listed}"
+            warnings.warn(text, NoBestWarning, stacklevel=2)
         if score is None or math.isnan(score):
             return
         if self.score is None or (score > self.score if self.config.mode == "max" else score < self.score):
@@ -61,11 +61,6 @@ class Best:
     def rlalgo_on_checkpoint(self, run: Run, step: int, path: Path) -> None:
         if step == self.step:
             run.mark_best(path, step)
-
-    @hookimpl
-    def rlalgo_on_end(self) -> None:
-        if self.step is None and self.complaint:
-            warnings.warn(f"no checkpoint is named best: {self.complaint}", NoBestWarning, stacklevel=2)
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "step": self.step}

@@ -49,7 +49,7 @@ class Console:
             whole = Column(no_wrap=True)  # for the losses to be what gives way in a narrow terminal
             self.bar = Progress(
                 TextColumn("{task.description}", table_column=whole),
-                BarColumn(bar_width=20, table_column=whole),
+                BarColumn(bar_width=12, table_column=whole),
                 MofNCompleteColumn(table_column=whole),
                 TextColumn("{task.fields[pace]}", table_column=whole),
                 _LossColumn(),
@@ -88,7 +88,8 @@ class Console:
             returns = f"{policy.mean:,.1f} in 1 episode"
             if (n := len(policy.returns)) > 1:
                 low, high = policy.interval
-                returns = f"{policy.mean:,.1f} ± {policy.sd:,.1f} over {n} episodes, 95% of the mean {low:,.0f} to {high:,.0f}"
+                spread = f"± {policy.sd:,.1f} over {n} episodes, 95% of the mean {low:,.0f} to {high:,.0f}"
+                returns = f"{policy.mean:,.1f} {spread}"
             score = "" if policy.normalized is None else f", score {policy.normalized:.1f}"
             self._print(f"step {step:,}  {policy.label}: return {returns}{score}")
         if result.metrics:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -95,25 +94,19 @@ def parameters(algo: BatchRLAlgo, name: str) -> list[nn.Parameter]:
     return [p for group in algo.optimizers[name].param_groups for p in group["params"]]
 
 
-def gradients(algo: BatchRLAlgo, name: str, batch: Any, step: int = 1, seed: int = 0) -> list[Tensor]:
-    """Those with which an update of a copy steps this optimizer, in the order of its parameters."""
-    twin = copy.deepcopy(algo)
+def check_gradients(algo: BatchRLAlgo, name: str, batch: Any, loss: Tensor, seed: int = 0, rtol: float = 1e-4) -> None:
+    """Asserts that the next update of an optimizer is down the gradient of this loss, by one plain backward pass."""
+    trained = parameters(algo, name)
+    expected = torch.autograd.grad(loss, trained, materialize_grads=True)
     found: list[Tensor] = []
 
     def hook(called: str) -> None:
         if called == name:
-            found.extend(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters(twin, name))
+            found.extend(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trained)
 
-    twin.gradient_hook = hook
+    algo.gradient_hook = hook
     torch.manual_seed(seed)
-    twin.update(batch, step)
-    return found
-
-
-def check_gradients(algo: BatchRLAlgo, name: str, batch: Any, loss: Tensor, seed: int = 0, rtol: float = 1e-4) -> None:
-    """Asserts that the next update of an optimizer is down the gradient of this loss, by one plain backward pass."""
-    expected = torch.autograd.grad(loss, parameters(algo, name), materialize_grads=True)
-    found = gradients(algo, name, batch, seed=seed)
+    algo.update(batch, 1)
     assert len(found) == len(expected)
     for got, plain in zip(found, expected, strict=True):
         torch.testing.assert_close(got, plain, atol=1e-5, rtol=rtol)

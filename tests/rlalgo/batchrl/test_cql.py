@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from dataclasses import replace
@@ -17,18 +18,17 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from rlalgo import DataSpec, Episodes
 from rlalgo.batchrl.cql import CQL
-from tests.rlalgo.batchrl.actor_critic import (
+from tests.rlalgo.batchrl.few_rows import (
     GAMMA,
-    copied,
+    TERMINAL,
+    check_gradients,
     everything,
-    gradients,
     make,
     normal,
-    recorded,
     scaled,
+    squashed,
     three_ends,
     values,
-    without_bounds,
 )
 
 
@@ -39,23 +39,20 @@ def line() -> Episodes:
     return replace(episodes, actions=episodes.actions[:, :1], spec=spec)
 
 
-def proposals(algo: CQL, batch: Any, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """(B, 3n, A) and log densities (B, 3n) of what `update` draws first under this seed, the densities by torch.
+def proposals(algo: Any, batch: Any, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """(B, 3n, A) and log densities (B, 3n) of what `update` draws first under this seed.
 
     Drawn are first the policy's at s and at s', then the uniform ones, which come first in the result.
     """
     torch.manual_seed(seed)
     found = []
     for observations in (batch.observations, batch.next_observations):
-        with torch.no_grad():
-            mean, log_std = algo.actor(normal(algo, observations)).chunk(2, -1)
-        noise = torch.randn(len(mean), n, mean.shape[1])
-        actions = (mean[:, None] + log_std[:, None].exp() * noise).tanh()
-        policy = TransformedDistribution(Normal(mean[:, None], log_std[:, None].exp()), [TanhTransform()])
-        found.append((actions, policy.log_prob(actions.clamp(-1 + 1e-6, 1 - 1e-6)).sum(-1)))
-    uniform = torch.empty_like(found[0][0]).uniform_(-1, 1)
+        policy = algo.actor(normal(algo, observations))
+        found.append(squashed(policy, torch.randn(len(observations), n, algo.A)))
+    uniform = torch.empty(found[0][0].shape).uniform_(-1, 1)
     density = torch.full(uniform.shape[:2], math.log(0.5) * uniform.shape[2])
-    return tuple(torch.cat(parts, 1) for parts in zip((uniform, density), *found, strict=True))  # type: ignore[return-value]
+    actions, log_prob = ([part[i].float() for part in found] for i in range(2))
+    return torch.cat([uniform, *actions], 1), torch.cat([density, *log_prob], 1)
 
 
 # --- the conservative term ---
@@ -63,9 +60,8 @@ def proposals(algo: CQL, batch: Any, n: int, seed: int) -> tuple[Tensor, Tensor]
 
 @pytest.mark.parametrize(("importance", "t"), [(True, 1.0), (True, 2.5), (False, 1.0), (False, 2.5)])
 def test_gap_equals_a_loop_over_the_same_draws(importance: bool, t: float) -> None:
-    episodes = three_ends()
-    algo = make(CQL, episodes, samples=3, importance=importance, softmax_temperature=t)
-    batch = everything(algo, episodes)
+    algo = make("cql", three_ends(), n_action_samples=3, importance=importance, softmax_temperature=t)
+    batch = everything(algo, three_ends())
     actions, log_prob = proposals(algo, batch, 3, seed=4)
     gap = 0.0
     for b, i in itertools.product(range(9), range(2)):
@@ -76,17 +72,16 @@ def test_gap_equals_a_loop_over_the_same_draws(importance: bool, t: float) -> No
             total += weight * math.exp(values(algo.critics, state, actions[b, k])[i] / t)
         gap += (t * math.log(total) - values(algo.critics, state, scaled(batch.actions[b]))[i]) / 18
     torch.manual_seed(4)
-    assert float(algo.update(batch)["critic/gap"]) == pytest.approx(gap, rel=1e-3, abs=1e-4)
+    assert float(algo.update(batch, 1)["critic/gap"]) == pytest.approx(gap, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("t", [1.0, 0.5])
 def test_the_estimate_converges_to_the_integral_over_all_actions(t: float) -> None:
-    episodes = line()
-    algo = make(CQL, episodes, softmax_temperature=t)
+    algo = make("cql", line(), softmax_temperature=t)
     with torch.no_grad():
-        for p in algo.critics.parameters():
-            p.mul_(2)  # far from flat
-    batch = everything(algo, episodes)
+        for p in algo.actor[1].parameters():
+            p.mul_(0.2)  # proposals so wide that no weight is large
+    batch = everything(algo, line())
     states = normal(algo, batch.observations)
     grid = np.linspace(-1, 1, 2001)
     with torch.no_grad():
@@ -94,17 +89,17 @@ def test_the_estimate_converges_to_the_integral_over_all_actions(t: float) -> No
         q = algo.critics(states, torch.from_numpy(grid).float()[None, :, None].expand(9, -1, -1))  # (2, 9, 2001)
     exact = t * np.log(scipy.integrate.simpson(np.exp(q.double().numpy() / t), x=grid, axis=-1))
     spread = np.ptp(q.numpy(), axis=-1)
-    assert spread.max() > 0.5
+    assert spread.max() > 0.5  # far from flat
     np.testing.assert_allclose(found.numpy(), exact, atol=0.02 * t)
 
 
-@pytest.mark.parametrize("factor", [None, 1.0])
-def test_gradient_in_parts_equals_plain_autograd(factor: float | None) -> None:
+@pytest.mark.parametrize("log_alpha_prime", [None, 1.0])
+def test_gradient_in_parts_equals_one_plain_backward_pass(log_alpha_prime: float | None) -> None:
     """Seventy transitions, so that two parts are full and one is not."""
-    episodes = three_ends()
-    algo = make(CQL, episodes, samples=3, weight=2.0, lagrange=None if factor is None else 5.0)
-    if factor is not None:
-        algo.log_factor.data.fill_(factor)
+    episodes, lagrange = three_ends(), None if log_alpha_prime is None else 5.0
+    algo = make("cql", episodes, n_action_samples=3, conservative_weight=2.0, lagrange=lagrange)
+    if log_alpha_prime is not None:
+        algo.log_alpha_prime.data.fill_(log_alpha_prime)
     data = algo.dataset(episodes)
     batch = data.gather(data.rows(70, torch.Generator().manual_seed(0)))
     actions, log_prob = proposals(algo, batch, 3, seed=4)
@@ -117,127 +112,67 @@ def test_gradient_in_parts_equals_plain_autograd(factor: float | None) -> None:
         q = algo.critics(states, scaled(batch.actions))[i]
         sampled = algo.critics(states, actions)[i]  # (70, 9)
         penalty = ((sampled - log_prob).exp().mean(1).log() - q).mean()
-        loss = loss + ((q - target) ** 2).mean() + 2.0 * math.exp(factor or 0.0) * penalty
-    expected = torch.autograd.grad(loss, list(algo.critics.parameters()))
-    found = gradients(algo, "critic")
-    torch.manual_seed(4)
-    algo.update(batch)
-    assert len(found) == len(expected)
-    for got, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-3)
+        loss = loss + ((q - target) ** 2).mean() + 2.0 * math.exp(log_alpha_prime or 0.0) * penalty
+    check_gradients(algo, "critic", batch, loss, seed=4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("threshold", "direction"), [(1e4, -1), (1e-4, 1)])
 def test_the_lagrange_factor_rises_while_the_gap_is_too_wide(threshold: float, direction: int) -> None:
     """Adam's first step is the learning rate, whatever the size of the gradient."""
-    episodes = three_ends()
-    algo = make(CQL, episodes, lagrange=threshold, lagrange_lr=0.01)
-    batch = everything(algo, episodes)
-    metrics = algo.update(batch)
-    assert float(metrics["critic/factor"]) == 1.0
+    algo = make("cql", three_ends(), lagrange=threshold, lagrange_lr=0.01)
+    batch = everything(algo, three_ends())
+    metrics = algo.update(batch, 1)
+    assert float(metrics["critic/alpha_prime"]) == 1.0
     assert 5.0 * float(metrics["critic/gap"]) > 1e-4
-    assert algo.log_factor.item() == pytest.approx(0.01 * direction, rel=1e-3)
-    assert float(algo.update(batch)["critic/factor"]) == pytest.approx(math.exp(0.01 * direction), rel=1e-4)
+    assert algo.log_alpha_prime.item() == pytest.approx(0.01 * direction, rel=1e-3)
+    assert float(algo.update(batch, 2)["critic/alpha_prime"]) == pytest.approx(math.exp(0.01 * direction), rel=1e-4)
 
 
 # --- SAC beneath it ---
 
 
-@pytest.mark.parametrize(("max_target", "entropy_target"), [(False, False), (False, True), (True, False)])
-def test_target_equals_a_loop(max_target: bool, entropy_target: bool) -> None:
-    episodes = three_ends()
-    algo = make(CQL, episodes, max_target=max_target, entropy_target=entropy_target, temperature=0.3)
-    batch = everything(algo, episodes)
+@pytest.mark.parametrize(("max_q", "entropy"), [(False, False), (False, True), (True, False)])
+def test_target_and_squared_error_equal_a_loop(max_q: bool, entropy: bool) -> None:
+    algo = make("cql", three_ends(), max_q_backup=max_q, backup_entropy=entropy, temperature=0.3, n_action_samples=4)
+    batch = everything(algo, three_ends())
     actions, log_prob = (x[:, 8:] for x in proposals(algo, batch, 4, seed=2))  # those at s'
-    expected = []
+    expected, loss = [], 0.0
     for b in range(9):
         after = normal(algo, batch.next_observations[b])
         each = [values(algo.target_critics, after, action) for action in actions[b]]  # [draw][critic]
-        least = min(max(q[i] for q in each) for i in range(2)) if max_target else min(each[0])
-        least -= 0.3 * float(log_prob[b, 0]) if entropy_target else 0.0
-        expected.append(float(batch.rewards[b]) + (0.0 if b in (2, 8) else GAMMA * least))
+        least = min(max(q[i] for q in each) for i in range(2)) if max_q else min(each[0])
+        least -= 0.3 * float(log_prob[b, 0]) if entropy else 0.0
+        expected.append(float(batch.rewards[b]) + (0.0 if b in TERMINAL else GAMMA * least))
+        q = values(algo.critics, normal(algo, batch.observations[b]), scaled(batch.actions[b]))
+        loss += sum((x - expected[b]) ** 2 for x in q) / 9
     with torch.no_grad():
         found = algo.targets(batch, actions, log_prob)
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-5)
+    torch.manual_seed(2)
+    assert float(algo.update(batch, 1)["critic/loss"]) == pytest.approx(loss, rel=1e-4)
 
 
 def test_one_kind_of_target_at_a_time() -> None:
     with pytest.raises(ValueError, match="set one of them"):
-        CQL.Config(max_target=True, entropy_target=True)
-
-
-def test_squared_error_equals_a_loop() -> None:
-    episodes = three_ends()
-    algo = make(CQL, episodes, samples=4)
-    batch = everything(algo, episodes)
-    actions, _ = proposals(algo, batch, 4, seed=2)
-    loss = 0.0
-    for b in range(9):
-        after = normal(algo, batch.next_observations[b])
-        least = min(values(algo.target_critics, after, actions[b, 8]))
-        target = float(batch.rewards[b]) + (0.0 if b in (2, 8) else GAMMA * least)
-        q = values(algo.critics, normal(algo, batch.observations[b]), scaled(batch.actions[b]))
-        loss += sum((x - target) ** 2 for x in q) / 9
-    torch.manual_seed(2)
-    assert float(algo.update(batch)["critic/loss"]) == pytest.approx(loss, rel=1e-4)
+        CQL.Config(max_q_backup=True, backup_entropy=True)
 
 
 def test_the_actor_clones_first_and_then_follows_the_critics() -> None:
-    episodes = three_ends()
-    algo = make(CQL, episodes, clone_steps=2, temperature=0.3, temperature_lr=0.0)
-    batch = everything(algo, episodes)
-    draws = recorded(algo.actor.head, "sample")
+    algo = make("cql", three_ends(), bc_warmup_steps=2, n_action_samples=3, temperature=0.3, temperature_lr=0.0)
+    batch = everything(algo, three_ends())
     states = normal(algo, batch.observations)
     for step in (1, 2, 3):
         with torch.no_grad():
-            mean, log_std = algo.actor(states).chunk(2, -1)
-        metrics = algo.update(batch)
-        chosen, log_prob = draws[-1]
+            policy = copy.deepcopy(algo).actor(states)
+        proposals(algo, batch, 3, seed=step)  # are drawn first
+        chosen, log_prob = squashed(policy, torch.randn(9, 2))
+        torch.manual_seed(step)
+        metrics = algo.update(batch, step)
         expected = 0.0
         for b in range(9):
-            policy = TransformedDistribution(Normal(mean[b], log_std[b].exp()), [TanhTransform()])
-            gain = float(policy.log_prob(scaled(batch.actions[b])).sum())
+            clone = TransformedDistribution(Normal(policy.mean[b], policy.log_std[b].exp()), [TanhTransform()])
+            gain = float(clone.log_prob(scaled(batch.actions[b])).sum())
             if step == 3:
-                gain = min(values(algo.critics, states[b], chosen[b].detach()))
-            expected += (0.3 * log_prob[b].item() - gain) / 9
+                gain = min(values(algo.critics, states[b], chosen[b].float()))
+            expected += (0.3 * float(log_prob[b]) - gain) / 9
         assert float(metrics["actor/loss"]) == pytest.approx(expected, rel=1e-3), step
-
-
-@pytest.mark.parametrize(("log_std", "direction"), [(0.0, -1), (-3.0, 1)])
-def test_the_temperature_keeps_the_entropy(log_std: float, direction: int) -> None:
-    """The target is -A; a policy of too much entropy lowers the temperature, one of too little raises it."""
-    episodes = three_ends()
-    algo = make(CQL, episodes, temperature_lr=0.01)
-    with torch.no_grad():
-        algo.actor.head.out.weight.zero_()
-        algo.actor.head.out.bias.copy_(torch.tensor([0.0, 0.0, log_std, log_std]))
-    metrics = algo.update(everything(algo, episodes))
-    assert (float(metrics["actor/entropy"]) > -2) == (direction == -1)
-    assert algo.log_temperature.item() == pytest.approx(0.01 * direction, rel=1e-3)
-    assert float(metrics["actor/temperature"]) == 1.0
-
-
-def test_the_target_critics_follow_by_tau() -> None:
-    episodes = three_ends()
-    algo = make(CQL, episodes, tau=0.3)
-    old = copied(algo.target_critics)
-    algo.update(everything(algo, episodes))
-    for t, b, s in zip(algo.target_critics.parameters(), old, algo.critics.parameters(), strict=True):
-        torch.testing.assert_close(t, 0.7 * b + 0.3 * s.detach())
-
-
-def test_only_terminations_stop_bootstrapping() -> None:
-    episodes = three_ends()
-    algo = make(CQL, episodes)
-    batch = everything(algo, episodes)
-    far = batch._replace(next_observations=batch.next_observations + 5)
-    actions, log_prob = (x[:, -1:] for x in proposals(algo, batch, 1, seed=0))
-    with torch.no_grad():
-        here, there = (algo.targets(data, actions, log_prob) for data in (batch, far))
-    assert (here == there).tolist() == [False, False, True, False, False, False, False, False, True]
-    assert torch.equal(here[[2, 8]], batch.rewards[[2, 8]])
-
-
-def test_needs_bounded_actions() -> None:
-    with pytest.raises(ValueError, match=r"cql needs a bounded action space.*try iql, awac or bc"):
-        make(CQL, without_bounds(three_ends()))

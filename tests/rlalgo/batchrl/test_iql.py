@@ -1,96 +1,113 @@
-"""IQL against plain loops, and expectiles against scipy."""
+"""IQL against plain loops, with continuous and discrete actions, and expectiles against scipy."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
-from torch.distributions import Normal
+from torch.distributions import Categorical, Normal
 
-from rlalgo.batchrl.iql import IQL
 from rlalgo.nets import expectile_loss
-from tests.rlalgo.batchrl.actor_critic import (
+from tests.rlalgo.batchrl.few_rows import (
     GAMMA,
-    copied,
+    TERMINAL,
+    check_gradients,
     everything,
-    gradients,
     make,
     normal,
+    parameters,
     scaled,
     three_ends,
     values,
     without_bounds,
 )
 
+LOG_STD = [-0.7, 0.4]
+KINDS = [("box", {}), ("discrete", {}), ("discrete", {"dueling": True})]
 
-def density(mean: list[float], std: list[float], action: list[float]) -> float:
-    """Log density of independent Gaussians."""
+
+def of_kind(kind: str, **options: Any) -> Any:
+    """With advantages of both signs."""
+    algo = make("iql", three_ends(kind), **options)
+    if kind == "box":
+        algo.actor[1].log_std.data = torch.tensor(LOG_STD)
+    batch = everything(algo, three_ends(kind))
+    states = normal(algo, batch.observations)
+    with torch.no_grad():
+        best = algo.target_critics(states, scaled(batch.actions)).amin(0)
+        algo.value[1].bias += (best - algo.value(states)).median()
+    return algo
+
+
+def log_density(policy: Any, action: Any) -> float:
+    """Of one action under the policy at one state."""
+    if isinstance(action, int):
+        row = policy.logits[0].tolist()
+        return row[action] - math.log(sum(math.exp(x) for x in row))
     return sum(
-        -0.5 * ((a - m) / s) ** 2 - math.log(s) - 0.5 * math.log(2 * math.pi)
-        for m, s, a in zip(mean, std, action, strict=True)
+        -0.5 * ((a - m) / math.exp(s)) ** 2 - s - 0.5 * math.log(2 * math.pi)
+        for m, s, a in zip(policy.mode()[0].tolist(), LOG_STD, action, strict=True)
     )
 
 
-def test_all_losses_equal_a_loop() -> None:
-    episodes = three_ends()
-    algo = make(IQL, episodes, beta=3.0, max_weight=1.3, expectile=0.8, reward_scale=2.5)
-    algo.actor.head.log_std.data = torch.tensor([-0.7, 0.4])
-    batch = everything(algo, episodes)
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+@pytest.mark.parametrize(("expectile", "beta", "max_weight"), [(0.8, 3.0, 1.3), (0.9, 1.0, 1.2), (0.5, 0.0, 100.0)])
+def test_all_losses_equal_a_loop(
+    kind: str, options: dict[str, Any], expectile: float, beta: float, max_weight: float
+) -> None:
+    algo = of_kind(kind, beta=beta, max_weight=max_weight, expectile=expectile, reward_scale=2.5, **options)
+    batch = everything(algo, three_ends(kind))
     value_loss = critic_loss = actor_loss = 0.0
-    weights = []
+    weights, first_is_less = [], []
     with torch.no_grad():
         for b in range(9):
             state, after = normal(algo, batch.observations[b]), normal(algo, batch.next_observations[b])
             action = scaled(batch.actions[b])
             v, later = (float(algo.value(x[None])) for x in (state, after))
-            u = min(values(algo.target_critics, state, action)) - v
-            value_loss += (0.2 if u < 0 else 0.8) * u * u / 9
-            target = 2.5 * float(batch.rewards[b]) + (0.0 if b in (2, 8) else GAMMA * later)
+            pair = values(algo.target_critics, state, action)
+            first_is_less.append(pair[0] < pair[1])
+            u = min(pair) - v
+            value_loss += (1 - expectile if u < 0 else expectile) * u * u / 9
+            target = 2.5 * float(batch.rewards[b]) + (0.0 if b in TERMINAL else GAMMA * later)
             critic_loss += sum((q - target) ** 2 for q in values(algo.critics, state, action)) / 9
-            weights.append(min(math.exp(3.0 * u), 1.3))
-            mean = algo.actor(state[None])[0].tolist()
-            actor_loss -= weights[-1] * density(mean, [math.exp(-0.7), math.exp(0.4)], action.tolist()) / 9
-    assert 1.3 in weights
-    assert min(weights) < 1
-    metrics = algo.update(batch)
+            weights.append(min(math.exp(beta * u), max_weight))
+            actor_loss -= weights[-1] * log_density(algo.actor(state[None]), action.tolist()) / 9
+    assert 0 < sum(first_is_less) < 9  # so that neither target critic alone passes
+    assert max_weight in weights or not beta
+    assert min(weights) < 1 or not beta
+    metrics = algo.update(batch, 1)
     assert float(metrics["value/loss"]) == pytest.approx(value_loss, rel=1e-4)
     assert float(metrics["critic/loss"]) == pytest.approx(critic_loss, rel=1e-4)
     assert float(metrics["actor/loss"]) == pytest.approx(actor_loss, rel=1e-4)
     assert float(metrics["actor/weight"]) == pytest.approx(sum(weights) / 9, rel=1e-4)
+    if not beta:  # clones the data, whatever the values are
+        assert float(metrics["actor/weight"]) == 1.0
 
 
-def test_gradients_stay_where_they_belong() -> None:
+@pytest.mark.parametrize("kind", ["box", "discrete"])
+def test_gradients_stay_where_they_belong(kind: str) -> None:
     """Critics learn from no gradient of V, V from none of Q, and the actor takes the weights as constants."""
-    episodes = three_ends()
-    algo = make(IQL, episodes)
-    batch = everything(algo, episodes)
-    found = gradients(algo, "model")
-    algo.update(batch)
-    algo = make(IQL, episodes)
+    algo = of_kind(kind, reward_scale=0.5)
+    batch = everything(algo, three_ends(kind))
     states, actions = normal(algo, batch.observations), scaled(batch.actions)
     best = algo.target_critics(states, actions).amin(0)
     v, q = algo.value(states), algo.critics(states, actions)
-    target = algo.reward_scale * batch.rewards + GAMMA * (1 - batch.terminals) * algo.value(
-        normal(algo, batch.next_observations)
-    )
+    target = 0.5 * batch.rewards + GAMMA * (1 - batch.terminals) * algo.value(normal(algo, batch.next_observations))
     weight = (3 * (best - v)).exp().clamp(max=100).detach()
-    policy = Normal(algo.actor(states), algo.actor.head.log_std.exp())
+    policy = algo.actor(states)
+    if kind == "box":
+        log_prob = Normal(policy.mode(), algo.actor[1].log_std.exp()).log_prob(actions).sum(-1)
+    else:
+        log_prob = Categorical(logits=policy.logits).log_prob(actions)
     u = best - v
-    losses = {
-        "critics": ((q - target.detach()) ** 2).mean(1).sum(),
-        "value": (torch.where(u > 0, 0.7, 0.3) * u**2).mean(),
-        "actor": -(weight * policy.log_prob(actions).sum(-1)).mean(),
-    }
-    expected = {
-        name: torch.autograd.grad(loss, list(getattr(algo, name).parameters()), retain_graph=True)
-        for name, loss in losses.items()
-    }
-    for got, wanted in zip(found, expected["actor"] + expected["critics"] + expected["value"], strict=True):
-        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-3)
+    value_loss = (torch.where(u > 0, 0.7, 0.3) * u**2).mean()
+    critic_loss = ((q - target.detach()) ** 2).mean(1).sum()
+    check_gradients(algo, "model", batch, value_loss + critic_loss - (weight * log_prob).mean())
 
 
 def test_expectile_loss_element_by_element() -> None:
@@ -103,108 +120,77 @@ def test_expectile_loss_element_by_element() -> None:
 @pytest.mark.parametrize("expectile", [0.5, 0.9])
 def test_the_value_of_a_state_becomes_the_expectile_of_its_actions_values(expectile: float) -> None:
     """Twenty actions at one state, the target critics held: the least of the loss is known to scipy."""
-    episodes = three_ends()
-    algo = make(IQL, episodes, expectile=expectile, critic_lr=1e-2, normalize=False)
+    algo = make("iql", three_ends(), expectile=expectile, critic_lr=1e-2, normalize=False)
     algo.target_critics.follow = lambda tau: None
-    batch = everything(algo, episodes)
+    batch = everything(algo, three_ends())
     actions = torch.rand(20, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([2.0, 4.0])
     actions[:, 0] -= 1
     one = torch.zeros(20, dtype=torch.int64)
     many = type(batch)(*(column[one] for column in batch))._replace(actions=actions)
     best = [min(values(algo.target_critics, batch.observations[0], scaled(a))) for a in actions]
-    for _ in range(300):
-        algo.update(many)
+    for step in range(1, 301):
+        algo.update(many, step)
     found = float(algo.value(batch.observations[:1]).detach())
     assert found == pytest.approx(scipy.stats.expectile(best, expectile), abs=0.02 * float(np.std(best)))
 
 
-def test_the_target_critics_follow_by_tau() -> None:
-    episodes = three_ends()
-    algo = make(IQL, episodes, tau=0.3)
-    old = copied(algo.target_critics)
-    algo.update(everything(algo, episodes))
-    for t, b, s in zip(algo.target_critics.parameters(), old, algo.critics.parameters(), strict=True):
-        torch.testing.assert_close(t, 0.7 * b + 0.3 * s.detach())
+def test_a_constant_state_gets_the_expectile_of_its_values_and_the_policy_their_weights() -> None:
+    """One state whose three actions end with rewards 0, 1 and 2: Q is the reward, V the expectile, pi follows beta."""
+    config = {"actor_lr": 0.01, "critic_lr": 0.01, "tau": 0.1, "expectile": 0.8, "beta": 2.0, "normalize": False}
+    algo = make("discrete_iql", three_ends("discrete"), total_steps=800, **config)
+    actions = torch.arange(9) % 3
+    batch = everything(algo, three_ends("discrete"))._replace(
+        observations=torch.zeros(9, 2), actions=actions, rewards=actions.float(), terminals=torch.ones(9)
+    )
+    for step in range(1, 801):
+        algo.update(batch, step)
+    state = torch.zeros(1, 2)
+    assert algo.critics(state)[0, 0].tolist() == pytest.approx([0, 1, 2], abs=0.02)
+    # The 0.8-expectile of {0, 1, 2} solves 0.8 sum (x - v)+ = 0.2 sum (v - x)+: 0.8 (2 - v) = 0.2 (2 v - 1).
+    assert algo.value(state).item() == pytest.approx(1.5, abs=0.02)
+    assert algo(state).logits.softmax(-1)[0].tolist() == pytest.approx(
+        [math.exp(2 * q) / sum(math.exp(2 * x) for x in range(3)) for q in range(3)], abs=0.02
+    )
 
 
 def test_rewards_are_scaled_by_the_datas_returns() -> None:
     episodes = three_ends()
     r = episodes.rewards.tolist()
     returns = [sum(r[:3]), sum(r[3:5]), sum(r[5:])]
-    algo = make(IQL, episodes)
+    algo = make("iql", episodes)
     assert float(algo.reward_scale) == pytest.approx(1000 / (max(returns) - min(returns)), rel=1e-5)
-    assert float(make(IQL, episodes, reward_scale=0.5).reward_scale) == 0.5
+    assert float(make("iql", episodes, reward_scale=0.5).reward_scale) == 0.5
+    assert float(make("discrete_iql", three_ends("discrete")).reward_scale) == 1.0
     for equal in (torch.zeros(9), torch.tensor([1.0, 2, 3, 3, 3, 6, 0, 0, 1e-7])):  # returns 0; 6 but for rounding
-        assert float(make(IQL, replace(episodes, rewards=equal)).reward_scale) == 1.0
-    other = IQL(episodes.spec, algo.config)
+        assert float(make("iql", replace(episodes, rewards=equal)).reward_scale) == 1.0
+    other = type(algo)(episodes.spec, algo.config)
     other.load_state_dict(algo.state_dict())
     assert float(other.reward_scale) == float(algo.reward_scale)
 
 
 def test_the_actors_learning_rate_alone_falls_to_zero_by_a_cosine() -> None:
-    episodes = three_ends()
-    algo = make(IQL, episodes, total_steps=8, actor_lr=1e-3, critic_lr=2e-3)
-    batch = everything(algo, episodes)
+    algo = make("iql", three_ends(), total_steps=8, actor_lr=1e-3, critic_lr=2e-3)
+    batch = everything(algo, three_ends())
     for step in range(9):
         expected = 1e-3 * 0.5 * (1 + math.cos(math.pi * step / 8))
-        actor, values = algo.optimizers["model"].param_groups
+        actor, rest = algo.optimizers["model"].param_groups
         assert {id(p) for p in actor["params"]} == {id(p) for p in algo.actor.parameters()}
+        assert len(actor["params"]) + len(rest["params"]) == len(parameters(algo, "model"))
         assert actor["lr"] == pytest.approx(expected, abs=1e-12)
-        assert values["lr"] == 2e-3
-        algo.update(batch)
-
-
-def test_no_weights_at_all_clone_the_data() -> None:
-    """beta 0 is the mean of -log density, whatever the values are."""
-    episodes = three_ends()
-    algo = make(IQL, episodes, beta=0.0)
-    metrics = algo.update(everything(algo, episodes))
-    assert float(metrics["actor/weight"]) == 1.0
-
-
-def test_only_terminations_stop_bootstrapping() -> None:
-    episodes = three_ends()
-    algo = make(IQL, episodes, reward_scale=1.0)
-    batch = everything(algo, episodes)
-    for step, matters in ((2, False), (4, True), (8, False), (0, True)):
-        far = batch.next_observations.clone()
-        far[step] += 50
-        losses = []
-        for data in (batch, batch._replace(next_observations=far)):
-            twin = make(IQL, episodes, reward_scale=1.0)
-            twin.load_state_dict(algo.state_dict())
-            losses.append(float(twin.update(data)["critic/loss"]))
-        assert (losses[0] != losses[1]) == matters, step
+        assert rest["lr"] == 2e-3
+        algo.update(batch, step + 1)
 
 
 def test_takes_actions_without_bounds_as_they_are() -> None:
-    episodes = without_bounds(three_ends())
-    algo = make(IQL, episodes, normalize=False, reward_scale=1.0)
-    batch = everything(algo, episodes)
+    algo = make("iql", without_bounds(three_ends()), normalize=False, reward_scale=1.0)
+    batch = everything(algo, three_ends())
     with torch.no_grad():
         v = algo.value(batch.next_observations)
         q = algo.critics(batch.observations, batch.actions)
         expected = (q - batch.rewards - GAMMA * (1 - batch.terminals) * v).square().mean(1).sum()
-    assert float(algo.update(batch)["critic/loss"]) == pytest.approx(float(expected), rel=1e-5)
-    policy = algo.policy([IQL.PolicyConfig()])
-    seen = torch.full((1, 3), 1e4)
-    policy.reset(torch.zeros(1, dtype=torch.int64))
-    assert policy.act(seen, torch.zeros(1, dtype=torch.int64)).abs().max() > 4  # not squashed
+    assert float(algo.update(batch, 1)["critic/loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_a_policy_samples_where_asked() -> None:
-    episodes = three_ends()
-    algo = make(IQL, episodes)
-    algo.actor.head.log_std.data.fill_(math.log(0.1))
-    n = 2000
-    policy = algo.policy([IQL.PolicyConfig(sample=True)] * n + [IQL.PolicyConfig()])
-    rows = torch.arange(n + 1)
-    policy.reset(rows)
-    acted = scaled(policy.act(torch.zeros(n + 1, 3), rows))
-    with torch.no_grad():
-        mean = algo(torch.zeros(1, 3))[0]
-    torch.testing.assert_close(acted[n], mean)
-    inside = mean.abs() < 0.6  # where the bounds cut nothing off
-    assert inside.any()
-    torch.testing.assert_close(acted[:n].mean(0)[inside], mean[inside], atol=0.01, rtol=0)
-    torch.testing.assert_close(acted[:n].std(0)[inside], torch.full((2,), 0.1)[inside], atol=0.01, rtol=0)
+def test_dueling_is_for_discrete_actions() -> None:
+    with pytest.raises(ValueError, match=r"dueling is for discrete actions, got Box.*set it to false"):
+        make("iql", three_ends(), dueling=True)

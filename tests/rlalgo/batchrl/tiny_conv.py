@@ -14,7 +14,7 @@ from rlalgo.registry import Catalogue, Entry, Owner
 
 
 class TinyConv(nn.Module):
-    """Of (C, H, W) bytes; remembers the types and shapes that it saw."""
+    """(..., C, H, W) bytes -> (..., width); remembers the types and shapes that it saw."""
 
     name = "tiny_conv"
     ROLES = frozenset({"state"})
@@ -37,8 +37,8 @@ class TinyConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen.append((x.dtype, x.shape[1:]))
-        return self.net(x.float() / 255)
+        self.seen.append((x.dtype, x.shape[-3:]))
+        return self.net(x.flatten(0, -4).float() / 255).unflatten(0, x.shape[:-3])
 
 
 def with_conv(of: Any, **options: Any) -> Any:

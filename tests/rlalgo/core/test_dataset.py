@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -136,3 +137,10 @@ def test_frames_take_rows_of_any_shape() -> None:
     assert got.shape == (2, 2, 6, 4, 5)
     for i, j, episode, t in ((0, 0, 0, 0), (0, 1, 0, 3), (1, 0, 1, 0), (1, 1, 1, 2)):
         assert torch.equal(got[i, j], stacked(parts[episode]["observations"], t, 3).to(torch.uint8))
+
+
+def test_moving_is_a_copy(small_episodes: Callable[..., Episodes]) -> None:
+    data = Transitions(small_episodes("box", (3, 2)))
+    moved = data.to("meta")
+    assert (moved.device.type, moved.steps.device.type, moved.episodes.rewards.device.type) == ("meta",) * 3
+    assert data.device.type == data.steps.device.type == data.episodes.rewards.device.type == "cpu"

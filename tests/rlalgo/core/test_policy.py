@@ -20,20 +20,21 @@ SHAPES = ((3,), (4, 5), (2, 4, 5))
 
 
 class Recorder(Policy):
-    """Remembers what it was told; answers with the action it was given."""
+    """Remembers its calls; answers with the action it was given."""
 
     def __init__(self, answer: Tensor) -> None:
-        self.options, self.answer, self.told = [None], answer, []  # type: ignore[var-annotated]
+        self.options, self.answer = [None], answer
+        self.calls: list[tuple[Any, ...]] = []
 
     def reset(self, rows: Tensor) -> None:
-        self.told.append(("begin", rows))
+        self.calls.append((rows,))
 
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
-        self.told.append(("act", observations, rows))
+        self.calls.append((observations, rows))
         return self.answer
 
     def observe(self, rewards: Tensor, rows: Tensor) -> None:
-        self.told.append(("observe", rewards, rows))
+        self.calls.append((rewards, rows))
 
 
 @pytest.mark.parametrize("answer", [torch.tensor([[0.5, -1.0]]), torch.tensor([3])])
@@ -51,7 +52,7 @@ def test_controller_speaks_numpy(answer: Tensor) -> None:
         assert isinstance(action, np.ndarray)
         assert action.dtype == np.float32
         assert action.tolist() == [0.5, -1.0]
-    (_, row), (_, observations, _), (_, rewards, _) = policy.told
+    (row,), (observations, _), (rewards, _) = policy.calls
     assert row.tolist() == [0]
     assert observations.tolist() == [[0, 1, 2]]
     assert rewards.tolist() == [0.25]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import gymnasium
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlalgo import Episodes, Policy, rollout
-from rlalgo.core.rollout import distinct
+from rlalgo.core.rollout import distinct, episode, traces
 from tests.rlalgo.toy_data import as_lists
 from tests.rlalgo.toy_envs import Blink, Chain, Drift
 
@@ -151,8 +152,8 @@ def test_the_policy_is_told_the_very_observations_and_rewards(make: Callable[[],
             elif what == "observe":
                 paid[row].append(rest[0][i].item())
     for row, env in enumerate(envs):
-        exact = np.uint8 if env.said[0].dtype == np.uint8 else np.float32
-        assert np.array_equal(told[row], np.array(env.said[:-1], exact))  # never the one after the end
+        assert np.array_equal(told[row], env.said[:-1])  # never the one after the end
+        assert {seen.dtype for seen in told[row]} == {env.said[0].dtype}
         assert paid[row] == [float(np.float32(reward)) for reward in env.paid]
 
 
@@ -240,6 +241,53 @@ def test_what_cannot_be_played_is_refused(rows: int, envs: int, episodes: int) -
             episodes,
             0,
         )
+
+
+def test_traces_come_at_each_observation_and_hold_what_the_environment_gave() -> None:
+    """Raw precision, copies of what the environment overwrites, seeds taken one by one; endless seeds may be left."""
+    env = Drift()
+    taken: list[int] = []
+
+    def seeds() -> Iterator[int]:
+        for seed in count(3):
+            taken.append(seed)
+            yield seed
+
+    lengths, before = [], 0
+    for trace in traces(Deterministic(env.action_space, [Options()]), [env], [seeds()]):
+        lengths.append((trace.seed, len(trace.observations)))
+        assert trace.over == bool(trace.terminated or trace.truncated)
+        if trace.over:
+            assert len(trace.observations) == len(trace.actions) + 1 == len(trace.rewards) + 1
+            assert trace.ret == pytest.approx(sum(trace.rewards))
+            assert trace.observations[0].dtype == np.float64
+            assert any(action.any() for action in trace.actions)  # Drift sets those it is given to 0
+            before += 1
+            if before == 2:
+                break
+    assert taken == [3, 4]
+    assert lengths[:2] == [(3, 1), (3, 2)]
+    chain = episode(Deterministic(Chain().action_space, [Options()]), Chain(), 0)  # gives one array again and again
+    assert len({tuple(o) for o in chain.observations}) == len(chain.observations)
+
+
+def test_observations_that_are_no_arrays_come_as_a_list() -> None:
+    class Tree(Chain):
+        def _look(self) -> Any:
+            return {"place": self.place, "both": (super()._look(), self.time)}
+
+    class Right(Policy):
+        def act(self, observations: Any, rows: Tensor) -> Tensor:
+            assert isinstance(observations, list)
+            self.seen = observations
+            return torch.ones(len(rows), dtype=torch.int64)
+
+    policy = Right()
+    (trace,) = (t for t in traces(policy, [Tree()], [[1]]) if t.over)
+    assert policy.seen == trace.observations[-2:-1]
+    assert [o["both"][1] for o in trace.observations] == list(range(len(trace.rewards) + 1))
+    assert trace.observations[0]["both"][0][1] == 0  # a copy: the environment overwrites it
+    assert trace.terminated
 
 
 def test_distinct_options() -> None:

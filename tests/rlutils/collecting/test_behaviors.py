@@ -15,12 +15,13 @@ from gymnasium import spaces
 import rlutils
 import tests.rlalgo.toy_envs  # noqa: F401 (registers the environments)
 from rlalgo.config import parse
+from rlalgo.core.rollout import episode
 from rlalgo.errors import ConfigError, EnvironmentFault
 from rlutils.collecting.behaviors.ars import ARS, _Search
 from rlutils.collecting.behaviors.random import Random
 from rlutils.collecting.behaviors.trained import RunPolicy
 from rlutils.collecting.collect import collect
-from rlutils.collecting.recording import Recorded
+from rlutils.collecting.minari_writer import Recorded
 from rlutils.collecting.settings import CollectSettings
 from rlutils.config.catalogue import catalogue
 from rlutils.config.files import read_yaml
@@ -32,8 +33,14 @@ def quiet(phase: str, done: float) -> None:
     assert 0 <= done <= 1
 
 
-def recorded(behavior: Any, env: Any, steps: int, seed: int = 0) -> list[Recorded]:
-    return list(behavior.episodes(env, steps, seed, quiet))
+def recorded(behavior: Any, env: gymnasium.Env, steps: int, seed: int = 0) -> list[Recorded]:
+    """Episodes as `collect` plays them, without a dataset."""
+    played: list[Recorded] = []
+    for policy, facts in behavior.policies(env, seed, quiet):
+        played.append((episode(policy, env, facts.get("seed", seed + len(played))), facts))
+        if sum(len(trace.rewards) for trace, _ in played) >= steps:
+            break
+    return played
 
 
 SMALL = {"budget": 6000, "trials": 2, "trial_budget": 1000, "step_size": 0.1, "std": 0.1, "shift": 0.0, "horizon": 12}
@@ -95,25 +102,24 @@ def test_running_statistics_equal_those_of_all_states_at_once() -> None:
 
 
 def test_recorded_returns_spread_from_poor_to_good() -> None:
-    episodes = recorded(ARS(ARS.Config(**SMALL, bins=6, noise=(0.0, 0.1))), PointEnv, 1200)
-    returns = np.array([e.ret for e in episodes])
-    assert sum(len(e.rewards) for e in episodes) >= 1200
-    counts, _ = np.histogram(returns, bins=5)
+    played = recorded(ARS(ARS.Config(**SMALL, bins=6, noise=(0.0, 0.1))), PointEnv(), 1200)
+    counts, _ = np.histogram([trace.ret for trace, _ in played], bins=5)
     assert (counts >= 5).all()  # no gap anywhere between the worst and the best
-    noises = {e.noise for e in episodes}
+    noises = {facts["noise"] for _, facts in played}
     assert 0.0 in noises
     assert 0 < max(noises) <= 0.1
+    assert len({facts["policy"] for _, facts in played}) > 10
 
 
 def test_the_same_seed_records_the_same_arrays() -> None:
-    a, b, c = (recorded(ARS(ARS.Config(**SMALL)), PointEnv, 100, seed) for seed in (1, 1, 2))
-    assert all(np.array_equal(x.actions, y.actions) and x.seed == y.seed for x, y in zip(a, b, strict=True))
-    assert not np.array_equal(a[0].actions, c[0].actions)
+    a, b, c = (recorded(ARS(ARS.Config(**SMALL)), PointEnv(), 100, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(x.actions, y.actions) and x.seed == y.seed for (x, _), (y, _) in zip(a, b, strict=True))
+    assert not np.array_equal(a[0][0].actions, c[0][0].actions)
 
 
 def test_ars_refuses_what_it_cannot_act_in() -> None:
     with pytest.raises(EnvironmentFault, match=r"needs vector observations and a Box action space.*random"):
-        recorded(ARS(ARS.Config(**SMALL)), lambda: PointEnv(discrete=True), 10)
+        recorded(ARS(ARS.Config(**SMALL)), PointEnv(discrete=True), 10)
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
@@ -123,7 +129,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 
 
 def test_random_actions_cover_the_space() -> None:
-    actions = np.concatenate([e.actions for e in recorded(Random(Random.Config()), PointEnv, 2000)])
+    actions = np.concatenate([trace.actions for trace, _ in recorded(Random(Random.Config()), PointEnv(), 2000)])
     assert actions.min() < -0.95
     assert actions.max() > 0.95
     assert abs(actions.mean()) < 0.05
@@ -138,15 +144,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_acts_as_its_policy_does(run: Path) -> None:
     behavior = RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_return": 2.0}, {"target_return": 7.0})))
-    episodes = recorded(behavior, PointEnv, 40, seed=5)
     algo = rlutils.load(run)
-    for number, episode in enumerate(episodes):
-        assert episode.seed == 5 + number
+    for number, (played, facts) in enumerate(recorded(behavior, PointEnv(), 40, seed=5)):
+        assert played.seed == 5 + number
+        assert facts == {"policy": f"{algo.name} {behavior.config.policies[number % 2]}", "noise": 0.0}
         controller = rlutils.Controller(algo.policy([algo.PolicyConfig(target_return=(2.0, 7.0)[number % 2])]))
         controller.reset()
-        for t, action in enumerate(episode.actions):
-            assert np.array_equal(controller.act(episode.observations[t]), action)
-            controller.observe(float(episode.rewards[t]))
+        for observation, action, reward in zip(played.observations, played.actions, played.rewards, strict=False):
+            assert np.array_equal(controller.act(observation), action)
+            controller.observe(reward)
 
 
 def test_a_sampling_policy_gives_the_same_arrays_for_the_same_seed(tmp_path: Path) -> None:
@@ -157,8 +163,8 @@ def test_a_sampling_policy_gives_the_same_arrays_for_the_same_seed(tmp_path: Pat
     played = []
     for seed in (1, 1, 2):
         torch.rand(7)  # whatever was drawn before
-        played.append(recorded(behavior, lambda: PointEnv(discrete=True), 40, seed))
-    a, b, c = ([e.actions.tolist() for e in episodes] for episodes in played)
+        played.append(recorded(behavior, PointEnv(discrete=True), 40, seed))
+    a, b, c = ([[int(a) for a in trace.actions] for trace, _ in episodes] for episodes in played)
     assert a == b
     assert a != c
     assert a[0] != a[1]
@@ -166,19 +172,20 @@ def test_a_sampling_policy_gives_the_same_arrays_for_the_same_seed(tmp_path: Pat
 
 def test_noise_is_drawn_per_episode_and_stays_in_the_space(run: Path) -> None:
     noisy = RunPolicy(RunPolicy.Config(run=str(run), noise=(0.2, 0.6), policies=({"target_return": 5.0},)))
-    episodes = recorded(noisy, PointEnv, 60)
-    assert len({e.noise for e in episodes}) == len(episodes)
-    assert all(0.2 <= e.noise <= 0.6 for e in episodes)
-    assert all(PointEnv().action_space.contains(a) for e in episodes for a in e.actions)
-    plain = recorded(RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_return": 5.0},))), PointEnv, 10)
-    assert not np.array_equal(plain[0].actions, episodes[0].actions)
+    played = recorded(noisy, PointEnv(), 60)
+    noises = {facts["noise"] for _, facts in played}
+    assert len(noises) == len(played)
+    assert all(0.2 <= noise <= 0.6 for noise in noises)
+    assert all(PointEnv().action_space.contains(a) for trace, _ in played for a in trace.actions)
+    plain = recorded(RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_return": 5.0},))), PointEnv(), 10)
+    assert not np.array_equal(plain[0][0].actions, played[0][0].actions)
 
 
 def test_a_run_refuses_another_action_space_and_unknown_options(run: Path) -> None:
     with pytest.raises(EnvironmentFault, match=r"does not fit.*actions"):
-        recorded(RunPolicy(RunPolicy.Config(run=str(run))), lambda: PointEnv(discrete=True), 10)
+        recorded(RunPolicy(RunPolicy.Config(run=str(run))), PointEnv(discrete=True), 10)
     with pytest.raises(ConfigError, match="target_retrun"):
-        recorded(RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_retrun": 1},))), PointEnv, 10)
+        recorded(RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_retrun": 1},))), PointEnv(), 10)
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ import tests.rlalgo.toy_envs  # noqa: F401 (registers the environments)
 from rlalgo.config import parse
 from rlalgo.errors import ConfigError, DataError, EnvironmentFault
 from rlutils.collecting.collect import collect
-from rlutils.collecting.recording import play_episode
 from rlutils.collecting.settings import CollectResult, CollectSettings
 from rlutils.config.catalogue import catalogue
 from rlutils.data.inspect import list_datasets
@@ -115,8 +114,8 @@ def test_an_existing_dataset_is_only_replaced_when_asked_to(root: Path) -> None:
 BREAKS = """
 from dataclasses import dataclass
 import os
-from rlalgo import hookimpl
-from rlutils.collecting.recording import play_episode
+import torch
+from rlalgo import Policy, hookimpl
 
 class Breaks:
     name = "breaks"
@@ -128,35 +127,27 @@ class Breaks:
     def __init__(self, config):
         self.how = config.how
 
-    def episodes(self, make_env, steps, seed, say):
-        env = make_env()
+    def policies(self, env, seed, progress):
         if self.how == "nothing":
             return
-        yield play_episode(env, lambda _: env.action_space.sample(), seed)
-        if self.how in ("lengths", "actions", "nan", "short", "endless", "file"):
-            yield from self.misbehave(env, seed)
+        yield Sampler(env.action_space), {}
         if self.how == "raise":
             raise RuntimeError("the behavior broke")
         if self.how == "interrupt":
             raise KeyboardInterrupt
         if self.how == "kill":
             os.kill(os.getpid(), 9)
+        if self.how == "file":
+            open("/nowhere/at/all")
+        while self.how != "short":
+            yield Sampler(env.action_space, 50 if self.how == "actions" else 1), {"odd": seed + 1, "label": "x"}
 
-    def misbehave(self, env, seed):
-        from dataclasses import replace
-        for _ in range(100):
-            episode = play_episode(env, lambda _: env.action_space.sample(), seed)
-            if self.how == "lengths":
-                episode = replace(episode, rewards=episode.rewards[:-1])
-            if self.how == "actions":
-                episode = replace(episode, actions=episode.actions * 50)
-            if self.how == "nan":
-                episode = replace(episode, rewards=episode.rewards * float("nan"))
-            if self.how == "file":
-                open("/nowhere/at/all")
-            yield episode
-            if self.how == "short":
-                return
+class Sampler(Policy):
+    def __init__(self, space, factor=1):
+        self.space, self.factor = space, factor
+
+    def act(self, observations, rows):
+        return torch.from_numpy(self.space.sample() * self.factor).unsqueeze(0)
 
 @hookimpl
 def rlalgo_register_behaviors(register):
@@ -189,22 +180,39 @@ def test_a_failed_collection_leaves_nothing_and_touches_nothing(
 @pytest.mark.parametrize(
     ("how", "error", "text"),
     [
-        ("lengths", DataError, r"'breaks', episode 1: .* need T\+1 observations"),
-        ("actions", DataError, "'breaks', episode 1: an action of shape .2,. is outside Box"),
-        ("nan", DataError, "'breaks', episode 1: a reward is not finite"),
-        ("short", DataError, "ended after [0-9]+ of 1,000 steps"),
+        ("actions", DataError, "'breaks', episode 1: an action of shape .1,. is outside Box"),
+        ("short", DataError, "'breaks' ended after [0-9]+ of 1,000 steps"),
+        ("nothing", DataError, "'breaks' ended after 0 of 1,000 steps"),
         ("file", FileNotFoundError, "/nowhere/at/all"),  # not for a disk that cannot be written
     ],
 )
 def test_what_a_behavior_may_not_do(how: str, error: type, text: str, breaks: str, root: Path) -> None:
     with pytest.raises(error, match=text):
-        record(plugins=[breaks], behavior={"name": "breaks", "how": how}, steps=1000)
+        record(env={"id": "Pendulum-v1"}, plugins=[breaks], behavior={"name": "breaks", "how": how}, steps=1000)
     assert list(root.iterdir()) == []
 
 
 def test_an_endless_behavior_is_stopped_at_the_steps_asked_for(breaks: str) -> None:
     result = record(plugins=[breaks], behavior={"name": "breaks", "how": "endless"}, steps=100)
     assert 100 <= result.steps < 110
+    facts = list(minari.load_dataset(result.id).storage.get_episode_metadata(range(1, result.episodes)))
+    assert [(fact["odd"], fact["label"], fact["seed"]) for fact in facts] == [
+        (1, "x", number) for number in range(1, result.episodes)
+    ]
+
+
+@pytest.mark.parametrize(("at", "what"), [(0, "an observation"), (1, "a reward")])
+def test_what_an_environment_may_not_give(at: int, what: str, root: Path) -> None:
+    class Broken(gymnasium.Wrapper):
+        def step(self, action: Any) -> Any:
+            answer = list(super().step(action))
+            answer[at] = answer[at] * float("nan")
+            return tuple(answer)
+
+    gymnasium.register(f"toy/Broken{at}-v0", entry_point=lambda: Broken(gymnasium.make("toy/Drift-v0").unwrapped))
+    with pytest.raises(DataError, match=f"behavior 'random', episode 0: {what} is not finite"):
+        record(env={"id": f"toy/Broken{at}-v0"})
+    assert list(root.iterdir()) == []
 
 
 def run_collect(path: Path, prelude: str = "") -> subprocess.CompletedProcess:
@@ -348,16 +356,7 @@ def test_dict_observations_are_stored_as_they_are_and_load_flattened(root: Path)
 
 def test_progress_is_told(root: Path) -> None:
     said: list[tuple[str, float]] = []
-    collect(settings(), say=lambda phase, done: said.append((phase, done)))
+    collect(settings(), progress=lambda phase, done: said.append((phase, done)))
     assert all(0 <= done <= 1 for _, done in said)
     assert said[-1][0] == "writing"
     assert any("episodes" in phase for phase, _ in said)
-
-
-def test_an_episode_keeps_what_the_environment_overwrites() -> None:
-    env = gymnasium.make("toy/Drift-v0")  # sets the action it is given to 0
-    episode = play_episode(env, lambda _: np.array([0.5, 0.25], np.float32), seed=0)
-    assert (episode.actions == [0.5, 0.25]).all()
-    chain = gymnasium.make("toy/Chain-v0")  # hands out one array again and again
-    seen = play_episode(chain, lambda _: 1, seed=0).observations
-    assert len({tuple(row) for row in seen.tolist()}) == len(seen)

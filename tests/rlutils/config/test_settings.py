@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlalgo import plugins as core_plugins
-from rlalgo.config import parse, schema, to_mapping
+from rlalgo.config import parse, to_mapping
 from rlalgo.errors import ConfigError
+from rlalgo.schema import schema
 from rlutils.collecting.settings import CollectSettings
 from rlutils.config.catalogue import BUILTINS, catalogue, read_settings
 from rlutils.config.files import dump_yaml, parse_yaml, read_yaml

@@ -164,11 +164,11 @@ def test_what_cannot_be_done_is_refused(root: Path, space: spaces.Space, options
 
 def test_nothing_is_recorded_where_nothing_is_done() -> None:
     space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    assert Images.wanted(space, gray=False, size=None) is None
-    assert Images.wanted(spaces.Box(0, 255, (84, 84), np.uint8), gray=True, size=(84, 84)) is None
+    assert Images.needed(space, gray=False, size=None) is None
+    assert Images.needed(spaces.Box(0, 255, (84, 84), np.uint8), gray=True, size=(84, 84)) is None
     for shape, last in {(84, 84, 12): True, (4, 4, 3): True, (12, 84, 84): False, (3, 4, 4): False}.items():
-        found = Images.wanted(spaces.Box(0, 255, shape, np.uint8), gray=False, size=None)
+        found = Images.needed(spaces.Box(0, 255, shape, np.uint8), gray=False, size=None)
         assert (found is not None) is last, shape
-    found = Images.wanted(spaces.Box(0, 255, (84, 84, 4), np.uint8), gray=False, size=(84, 84))
+    found = Images.needed(spaces.Box(0, 255, (84, 84, 4), np.uint8), gray=False, size=(84, 84))
     assert found == Images(channels_last=True)
     assert Images.recorded({"images": found.record()}) == found

@@ -97,9 +97,6 @@ def test_inspection_has_the_numbers_of_the_data(root: Path) -> None:
     assert found.terminated.tolist() == [False, True, False]
     assert found.facts["noise"].tolist() == [0.5, 0.0, 1.0]
     assert (found.ref_scores, found.description, found.path) == ((-2.0, 3.0), "toy data", root / ID)
-    assert found.normalized(3.0) == 100
-    assert found.normalized(-2.0) == 0
-    assert inspection([1, 2]).normalized(1.0) is None
 
 
 def test_inspecting_what_is_broken_or_absent(root: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_copy_larger_than_the_memory_opens(root: Path, monkeypatch: pytest.Mon
         path.touch()
         os.truncate(path, size)
 
-    monkeypatch.setattr(mapped, "_reserve", sparse)
+    monkeypatch.setattr(mapped, "reserve", sparse)
 
     def build(allocate: mapped.Allocate) -> Episodes:
         allocate((rows, 1024, 1024), np.uint8)

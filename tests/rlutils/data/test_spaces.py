@@ -9,15 +9,14 @@ from gymnasium.spaces import utils
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlalgo.core.spaces import from_mapping, to_mapping
 from rlutils.config.files import dump_yaml, parse_yaml
 from rlutils.data.spaces import (
     OutsideSpace,
     flatten_batch,
     flatten_space,
-    from_mapping,
     needs_flatten,
     stored_space,
-    to_mapping,
 )
 from tests.rlutils.minari_data import stack
 

@@ -24,8 +24,8 @@ from rlutils.app import evaluate, hold_out, resume
 from rlutils.evaluation.evaluators.action_error import ActionError
 from rlutils.evaluation.evaluators.fqe import FQE, _Fit, bounds
 from rlutils.evaluation.evaluators.return_calibration import ReturnCalibration, _swap
-from tests.rlalgo.batchrl.discrete import with_conv
 from tests.rlalgo.batchrl.small_problems import make_grid, make_lq
+from tests.rlalgo.batchrl.tiny_conv import with_conv
 from tests.rlalgo.toy_data import make_episodes
 from tests.rlutils.runs import equal, state, toy_config, weights
 
@@ -59,7 +59,7 @@ def run_of(episodes: Episodes, held_out: Episodes | None = None) -> Any:
 
 
 def fqe(algo: BatchRLAlgo, episodes: Episodes, **config: Any) -> dict[str, float]:
-    small = {"steps": 1000, "batch_size": 128, "width": 32, "layers": 1, "lr": 3e-3, "gamma": 0.9, "tau": 0.05}
+    small = {"steps": 1000, "batch_size": 128, "hidden_dims": (32,), "lr": 3e-3, "gamma": 0.9, "tau": 0.05}
     return FQE(FQE.Config(**{**small, **config})).evaluate(algo, episodes, run_of(episodes))
 
 
@@ -176,6 +176,7 @@ def test_fqe_looks_at_the_initial_states_alone_and_at_the_algorithm_in_eval_mode
     """With one update of a vanishing rate, the value is that of the critics as they were made."""
     episodes = make_episodes("box", (3, 1, 4))
     algo = BC(episodes.spec, BC.Config(hidden_dims=(8, 8), dropout=0.5)).train()
+    algo.prepare(episodes, 1)
     config = FQE.Config(steps=1, hidden_dims=(8,), lr=1e-12, n_critics=2)
     found = FQE(config).evaluate(algo, episodes, run_of(episodes))
     assert algo.training
@@ -186,8 +187,7 @@ def test_fqe_looks_at_the_initial_states_alone_and_at_the_algorithm_in_eval_mode
     rows = torch.tensor([0, 4, 6])  # of 3+1, 1+1 and 4+1 observations
     states = episodes.observations[rows]
     with torch.no_grad():
-        actions = algo.head.actions(algo(states))
-        q = fit(states, actions).mean(1) * fit.scale + fit.center
+        q = fit(states, algo.scaler.inverse(algo(states).mode())).mean(1) * fit.scale + fit.center
     assert found["value"] == pytest.approx(float(q.mean()), abs=1e-4)
     assert found["sd"] == pytest.approx(float(q.std()), rel=1e-3)
 
@@ -410,6 +410,7 @@ def test_the_return_head_by_hand() -> None:
     torch.manual_seed(0)
     config = DecisionTransformer.Config(context_length=3, embed_dim=8, n_layers=1, return_loss=1.0, return_scale=2.0)
     algo = DecisionTransformer(episodes.spec, config).train()
+    algo.prepare(episodes, 1)
     found = calibration(algo, episodes, batch_size=3)
     got, wanted = [], []
     algo.eval()
@@ -435,7 +436,7 @@ def data_only(algo: str, evaluators: list[Any], **changes: Any) -> dict[str, Any
     return toy_config(algo, evaluation=evaluation, **changes)
 
 
-SMALL_FQE = {"name": "fqe", "steps": 30, "width": 8, "batch_size": 32}
+SMALL_FQE = {"name": "fqe", "steps": 30, "hidden_dims": [8], "batch_size": 32}
 
 
 def measured(folder: Path) -> dict[int, dict[str, float]]:

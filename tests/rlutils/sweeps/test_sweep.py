@@ -1,13 +1,10 @@
-"""Sweeps: the grid, its settings, and what becomes of runs that finish, fail, are killed or are stopped."""
+"""Sweeps: what becomes of runs that finish, fail, are killed or are stopped."""
 
 from __future__ import annotations
 
 import fcntl
-import io
-import itertools
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,27 +14,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
-from rlalgo.config import schema, to_mapping
+from rlalgo.config import to_mapping
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils import train
 from rlutils.cli import app
-from rlutils.config.catalogue import catalogue, read_settings
 from rlutils.config.files import read_yaml, write_yaml
-from rlutils.config.overrides import texts_of
 from rlutils.reports.suite_results import suite_results
 from rlutils.sweeps import sweep as sweeping
-from rlutils.sweeps.plan import last_error, matches, read_plan
-from rlutils.sweeps.suite import Suite, read_suite
-from rlutils.sweeps.sweep import sweep
-from rlutils.sweeps.view import View, progress
-from tests.rlutils.runs import OURS, PLUGIN, command, equal, state, toy_config, weights
-
-SUITES = Path(__file__).parents[3] / "configs" / "suites"
+from rlutils.sweeps.job import last_error
+from rlutils.sweeps.plan import read_plan
+from rlutils.sweeps.suite import read_suite
+from tests.rlutils.runs import PLUGIN, command, equal, state, toy_config, weights
+from tests.rlutils.sweeps.suites import quiet, write_suite
 
 FAKE = """
 import fcntl, json, os, pathlib, sys
@@ -60,20 +51,6 @@ folder.mkdir(parents=True, exist_ok=True)
 """A worker that trains nothing but leaves a finished run, and fails as often as it is told."""
 
 
-def write_suite(folder: Path, **changes: Any) -> Path:
-    for algo in ("bc", "dt"):
-        write_yaml(folder / f"{algo}.yaml", toy_config(algo))
-    values = {
-        "algos": {"bc": "bc.yaml", "dt": "dt.yaml"},
-        "datasets": {"small": {"source.episodes": 10}, "large/one": {"source": {"episodes": 30}}},
-        "seeds": [3, 1],
-        "out": str(folder / "out"),
-        "processes": 1,
-    }
-    write_yaml(folder / "suite.yaml", {k: v for k, v in {**values, **changes}.items() if v is not None})
-    return folder / "suite.yaml"
-
-
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
     """Sweeps with the worker above; gives what it was asked for so far, in order."""
@@ -83,112 +60,15 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[d
     return lambda: [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
 
 
-def quiet(path: Path, **options: Any) -> tuple[list[sweeping.Job], str]:
-    console = Console(file=io.StringIO(), width=200)
-    jobs = sweep(path, console=console, **options)
-    return jobs, console.file.getvalue()  # type: ignore[attr-defined]
-
-
-# --- the grid ---
-
-
-def test_the_grid_is_the_product_in_the_order_of_seeds(tmp_path: Path) -> None:
-    path = write_suite(tmp_path, options={"bc": {"algo.dropout": [0.1, 0.2], "algo.lr": [1e-3, 1e-4]}})
-    _, cells = read_suite(path)
-    tried = [f"algo.dropout={d},algo.lr={lr}" for d, lr in itertools.product([0.1, 0.2], [0.001, 0.0001])]
-    names = []
-    for seed, algo, dataset in itertools.product([3, 1], ["bc", "dt"], ["small", "large/one"]):
-        names += [f"{algo}/{dataset}/{t}/s{seed}" for t in (tried if algo == "bc" else [])]
-        names += [f"{algo}/{dataset}/s{seed}"] if algo == "dt" else []
-    assert [cell.name for cell in cells] == names
-    cell = next(cell for cell in cells if cell.name == "bc/large/one/algo.dropout=0.2,algo.lr=0.0001/s1")
-    expected = toy_config("bc", seed=1, source={"name": "toy", "episodes": 30})
-    expected["algo"] |= {"dropout": 0.2, "lr": 1e-4}
-    assert to_mapping(cell.settings) == to_mapping(read_settings(expected)[0])
-
-
-def test_settings_apply_where_their_pattern_matches_and_the_last_wins(tmp_path: Path) -> None:
-    path = write_suite(tmp_path, set={
-        "*": {"evaluation.episodes": 7, "trainer": {"steps": 50}},
-        "dt": {"trainer.steps": 40, "algo": {"state_encoder": {"name": "linear"}}},
-        "*/large/one": {"trainer.batch_size": 5},
-        "dt/small": {"trainer.steps": 30},
-    })  # fmt: skip
-    found = {}
-    for cell in read_suite(path)[1]:
-        trainer = cell.settings.trainer.config
-        found[cell.group] = (cell.settings.evaluation.episodes, trainer.steps, trainer.batch_size)
-        assert len(cell.settings.evaluation.policies) == (2 if cell.algo == "dt" else 1)  # merged, not replaced
-    assert found == {
-        "bc/small": (7, 50, 16), "bc/large/one": (7, 50, 5), "dt/small": (7, 30, 16), "dt/large/one": (7, 40, 5),
-    }  # fmt: skip
-
-
-def test_the_command_of_a_run_makes_the_same_settings(tmp_path: Path) -> None:
-    path = write_suite(tmp_path, set={"*": {"callbacks": [{"name": "csv", "every": 5}], "algo.lr": 1e-5}})
-    for cell in read_suite(path)[1]:
-        config, *overrides = cell.words
-        assert to_mapping(read_settings(config, overrides)[0]) == to_mapping(cell.settings)
-        assert cell.command(Path("out")).endswith(f"seed={cell.seed} --out out/{cell.name}")
-
-
-def test_a_mapping_is_merged_and_a_named_one_replaces() -> None:
-    values = {"a.b": 1, "c": {"d": [1], "e": {"name": "x", "f": 2}}, "g": None}
-    assert list(texts_of(values)) == ["a.b=1", "c.d=[1]", 'c.e={"name": "x", "f": 2}', "g=null"]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name", "is_so"),
-    [("*", "bc/x/s0", True), ("bc", "bc/x/s0", True), ("bc", "bc10/x", False), ("*/x", "bc/x/s0", True),
-     ("*/s0", "bc/x/s0", True), ("*/s0", "bc/x/s01", False), ("bc/[xy]", "bc/y", True), ("x", "bc/x", False)],
-)  # fmt: skip
-def test_patterns_match_names_and_their_beginnings(pattern: str, name: str, is_so: bool) -> None:
-    assert matches(pattern, name) == is_so
-
-
 def test_all_faults_are_told_at_once_with_their_cells(tmp_path: Path) -> None:
-    path = write_suite(tmp_path, set={"bc": {"algo.widht": 3}, "dt/large/one": {"trainer.steps": -1}})
+    path = write_suite(tmp_path, set={"bc": {"algo.weight_dcay": 3}, "dt/large/one": {"trainer.steps": -1}})
     with pytest.raises(ConfigError) as caught:
         quiet(path)
     said = "\n".join(caught.value.faults)
-    assert "bc/small, bc/large/one: algo.widht: unknown key 'widht'. Did you mean 'width'?" in said
+    assert "bc/small, bc/large/one: algo.weight_dcay: unknown key 'weight_dcay'. Did you mean 'weight_decay'?" in said
     assert "dt/large/one: trainer.steps: should be greater than or equal to 1, got -1" in said
     assert len(caught.value.faults) == 2
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"seed": [0]}, ["unknown key 'seed'. Did you mean 'seeds'?"]),
-        ({"set": {"bv": {}}, "options": {"dt/huge": {}}}, ["'bv' matches nothing. Did you mean 'bc'?", "dt/huge"]),
-        ({"seeds": [1, 1]}, ["has one twice"]),
-        ({"seeds": []}, ["seeds:"]),
-        ({"set": {"*": {"seed": 1}}}, ["set.*.seed"]),
-        ({"algos": {"../bc": "bc.yaml", "dt": "no.yaml"}}, ["'../bc' cannot name a folder", "no.yaml: there is no"]),
-        ({"datasets": {"a": {}, "a/s1": {}}}, ["bc/a/s1/s1: lies in the folder of bc/a/s1"]),
-        ({"options": {"*": {"algo.lr": []}}}, ["algo.lr"]),
-        ({"processes": 0}, ["processes"]),
-        (
-            {"processes": 0, "seeds": [1, 1], "algos": {"../bc": "bc.yaml", "dt": "no.yaml"}},
-            ["processes", "has one twice", "'../bc' cannot name a folder", "no.yaml: there is no"],
-        ),
-    ],
-)
-def test_a_suite_that_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], said: list[str]) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read_suite(write_suite(tmp_path, **changes))
-    assert all(text in str(caught.value) for text in said)
-
-
-def test_the_schema_takes_a_suite_and_refuses_unknown_keys(tmp_path: Path) -> None:
-    values, rules = read_yaml(write_suite(tmp_path)), schema(Suite, catalogue())
-    jsonschema.validate(values, rules)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**values, "seed": 1}, rules)
-
-
-# --- what is done, and what is not ---
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path, fake: Callable[[], list[dict[str, Any]]]) -> None:
@@ -308,9 +188,6 @@ def test_only_a_suites_own_folder_is_filled(tmp_path: Path, fake: Callable[[], l
     assert len(fake()) == 8
 
 
-# --- data, before anything runs ---
-
-
 @pytest.fixture
 def boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The id of a Minari dataset with Box actions, of which there is no more than the metadata."""
@@ -364,31 +241,6 @@ def test_data_that_may_be_downloaded_is_asked_for_once_before_anything_runs(
     assert fake() == []
 
 
-# --- what is said of failures ---
-
-
-@pytest.mark.parametrize(
-    ("log", "said"),
-    [
-        ("step 10\nerror: 1 fault here\n  a: it is 3.\n  b: no\n", "1 fault here; a: it is 3; b: no"),
-        (
-            "error: old\nTraceback (most recent call last):\n  File x\n    y()\nValueError: y is bad:\n  very\n",
-            "ValueError: y is bad:; very",
-        ),
-        ("Traceback (most recent call last):\n  File x\n", "File x"),
-        ("step 10\n\nSegmentation fault\n", "Segmentation fault"),
-        ("\n", ""),
-    ],
-)
-def test_the_error_of_a_log_is_all_of_it_in_one_line(tmp_path: Path, log: str, said: str) -> None:
-    (tmp_path / "log").write_text("error: of another try\n" + log)
-    assert last_error(tmp_path / "log", len("error: of another try\n")) == said
-    assert last_error(tmp_path / "none") == ""
-
-
-# --- real runs ---
-
-
 def wait_for(path: Path, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not path.exists():
@@ -411,10 +263,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_the_next_sweep_ends_as_if_never_stop
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 130, said + errors
-    again = (
-        f"0 of 1 runs finished, nothing is lost; the same command goes on: {shlex.join(['rlalgo', 'sweep', *words])}"
-    )
-    assert again in " ".join(errors.split())
+    assert errors == "stopped by SIGINT: 0 of 1 runs finished, nothing is lost; the same command goes on\n"
     record = read_yaml(run / "run.yaml")
     assert record["state"] == "interrupted"
     assert 25 <= record["step"] < 300
@@ -474,68 +323,3 @@ def test_a_run_stops_when_its_sweep_is_gone(tmp_path: Path) -> None:
     worker.stdin.close()
     assert worker.wait(60) == 130
     assert read_yaml(run / "run.yaml")["state"] == "interrupted"
-
-
-# --- what is shown ---
-
-
-def test_the_table_counts_and_tells_how_far_runs_are(tmp_path: Path) -> None:
-    jobs, _, _ = sweeping.plan(write_suite(tmp_path))
-    jobs[0].state, jobs[1].state, jobs[2].state = "finished", "running", "failed"
-    jobs[1].folder.mkdir(parents=True)
-    write_yaml(jobs[1].folder / "run.yaml", {"state": "running", "step": 0, "seconds": 0.5})
-    (jobs[1].folder / "metrics.csv").write_text("step,seconds,loss\n10,1.0,3\n30,2.0,2\n40,2.")
-    assert progress(jobs[1]) == (30, 2.0)
-    console = Console(file=io.StringIO(), width=120, force_terminal=False)
-    console.print(View(jobs, console).picture())
-    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
-    assert lines[0] == "small large/one"
-    assert lines[1] == "bc 1/2 0/2 1 running"
-    assert lines[2] == "dt 0/2 1 failed 0/2"
-    assert "bc/large/one/s3 30 60 15 0:02" in lines
-    assert "1 of 8 runs finished, 1 running, 1 failed, 5 waiting" in lines[-1]
-
-
-def test_progress_of_a_try_before_is_not_shown(tmp_path: Path) -> None:
-    job = sweeping.plan(write_suite(tmp_path))[0][0]
-    job.state, job.since = "running", time.time()
-    job.folder.mkdir(parents=True)
-    record, rows = job.folder / "run.yaml", job.folder / "metrics.csv"
-    write_yaml(record, {"state": "finished", "step": 2000, "seconds": 9.5})
-    rows.write_text("step,seconds,loss\n1900,9.0,3\n2000,9.5,2.0\n")
-    for file in (record, rows):
-        os.utime(file, (job.since - 5, job.since - 5))
-    assert progress(job) == (0, 0.0)
-    job.reached = 25  # it goes on from there
-    assert progress(job) == (25, 0.0)
-    write_yaml(record, {"state": "running", "step": 30, "seconds": 1.5})
-    os.utime(record, (job.since + 5, job.since + 5))
-    assert progress(job) == (30, 1.5)
-    rows.write_text("step,seconds,loss\n30,1.5,3\n40,2.0,2.0\n")
-    os.utime(rows, (job.since + 5, job.since + 5))
-    assert progress(job) == (40, 2.0)
-
-
-def test_runs_that_are_to_start_anew_are_counted(tmp_path: Path) -> None:
-    jobs = sweeping.plan(write_suite(tmp_path))[0]
-    jobs[0].state = jobs[1].state = "changed"
-    console = Console(file=io.StringIO(), width=120, force_terminal=False)
-    console.print(View(jobs, console).picture())
-    said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "0 of 8 runs finished, 2 changed, 6 waiting" in said
-
-
-# --- what is shipped ---
-
-
-def test_the_shipped_schema_is_up_to_date() -> None:
-    made = json.loads(json.dumps(schema(Suite, catalogue(OURS))))
-    assert json.loads((SUITES / "schema.json").read_text()) == made, "run `make schema`"
-
-
-@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda p: p.name)
-def test_shipped_suites_are_valid_and_fit_their_schema(path: Path) -> None:
-    _, cells = read_suite(path, OURS)
-    assert len({cell.name for cell in cells}) == len(cells) > 0
-    jsonschema.validate(read_yaml(path), schema(Suite, catalogue(OURS)))
-    assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")

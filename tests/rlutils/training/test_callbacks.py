@@ -20,16 +20,13 @@ from rlutils.evaluation.statistics import summarize
 from rlutils.training.callbacks import Averager
 from rlutils.training.callbacks.best import Best, NoBestWarning
 from rlutils.training.callbacks.console import Console
-from rlutils.training.callbacks.csv import read_rows
+from rlutils.training.callbacks.csv import Csv, read_rows
 from tests.rlutils.runs import PLUGIN, toy_config
 
 
-@pytest.mark.covers_hook(
-    "rlalgo_on_start", "rlalgo_on_step", "rlalgo_on_evaluation", "rlalgo_on_checkpoint", "rlalgo_on_end"
-)
 def test_run_time_hooks_are_called_in_the_order_of_the_run(tmp_path: Path) -> None:
     run = rlutils.train(toy_config(callbacks=[{"name": "meddler"}]), out=tmp_path / "run", trainer__steps=41)
-    calls = run.callbacks[0].calls
+    calls = run.callbacks["meddler"].calls
     expected = ["start"]
     for step in range(1, 42):
         expected.append(f"step {step}")
@@ -109,14 +106,12 @@ def test_console_writes_plain_lines_where_there_is_no_terminal(
     assert not any("\x1b" in line for line in lines)
 
 
-def progress(width: int, evaluators: int = 0) -> tuple[Console, Thing, io.StringIO]:
-    """The callback in a terminal of this width, at the start of a run with an evaluation every 500 steps."""
+def progress(width: int, evaluators: bool = False) -> tuple[Console, Thing, io.StringIO]:
+    """The callback in a terminal of this width, at the start of a run; with evaluators it evaluates every 500 steps."""
     said = io.StringIO()
     console = Console(Console.Config())
     console.terminal = Terminal(file=said, force_terminal=True, width=width, highlight=False)
-    evaluation = Thing(episodes=0)
-    run = Thing(step=0, total_steps=20_000, evaluate_every=500, evaluators=[None] * evaluators,
-                settings=Thing(evaluation=evaluation))  # fmt: skip
+    run = Thing(step=0, total_steps=20_000, evaluates_at=lambda step: evaluators and step % 500 == 0)
     console.rlalgo_on_start(run=run)
     return console, run, said
 
@@ -144,14 +139,14 @@ def test_console_drops_losses_before_anything_else(width: int, losses: int, monk
     assert console.bar is not None
     console.bar.stop()
     assert text.count("\n") == 1
-    assert text.startswith("training ━━━━")
-    assert text[29:].startswith("  4500/20000 100/s  2:35 left")  # after all of the bar
+    assert text.startswith("training ━━")
+    assert text[21:].startswith("  4500/20000 100/s  2 min 35 s left")  # after all of the bar
     shown = [f"{key} {value:.4g}" for key, value in LOSSES.items()][:losses]  # whole or not at all
     assert text.partition("left")[2].split() == " ".join(shown).split()
 
 
 def test_console_says_that_it_evaluates_and_leaves_that_out_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    console, run, _ = progress(100, evaluators=1)
+    console, run, _ = progress(100, evaluators=True)
     began = console.began
     step = {"run": run, "metrics": {"loss": torch.tensor(1.0)}}
     monkeypatch.setattr(time, "perf_counter", lambda: began + 10.0)
@@ -163,10 +158,9 @@ def test_console_says_that_it_evaluates_and_leaves_that_out_of_the_rate(monkeypa
     console.rlalgo_on_evaluation(step=500, result=Thing(policies=[], metrics={"fqe/value": 1.0}, seconds=300.0))
     assert "training" in line(console, 100)
     monkeypatch.setattr(time, "perf_counter", lambda: began + 320.0)
-    console.rlalgo_on_step(**step, step=1050)
-    assert "52/s  1:36:15 left" in line(
-        console, 100
-    )  # 1,050 in 20 s; what is left, with evaluations, at 1,050 in 320 s
+    console.rlalgo_on_step(**step, step=1000)
+    # 1,000 in 20 s; what is left, with evaluations, at 1,000 in 320 s
+    assert "50/s  1 h 41 min left" in line(console, 100)
     assert console.bar is not None
     console.bar.stop()
 
@@ -205,14 +199,14 @@ def test_best_says_so_where_evaluations_lack_its_metric(tmp_path: Path) -> None:
     config = toy_config("bc", evaluation=evaluation, callbacks=[{"name": "best", "metric": "action_error/eror"}])
     with pytest.warns(NoBestWarning) as said:
         run = rlutils.train(config, out=tmp_path / "run")
-    first, last = (str(warning.message) for warning in said)  # of three evaluations, the first one's; and at the end
-    assert first.startswith("step 20: callbacks: best.metric: evaluations have no number 'action_error/eror'.")
-    assert "Did you mean 'action_error/error'? Known: action_error/error" in first
-    assert last.startswith("no checkpoint is named best")
+    assert len(said) == 1  # of three evaluations, the first one's
+    message = str(said[0].message)
+    assert message.startswith("step 20: callbacks: best.metric: evaluations have no number 'action_error/eror', so no")
+    assert "Did you mean 'action_error/error'? Known: action_error/error" in message
     assert run.step == 60
 
 
-def test_averager_survives_a_save(tmp_path: Path) -> None:
+def test_averager_survives_a_save() -> None:
     whole, part = Averager(), Averager()
     for i in range(5):
         whole.add({"a": torch.tensor(float(i))})
@@ -224,6 +218,36 @@ def test_averager_survives_a_save(tmp_path: Path) -> None:
         rest.add({"a": torch.tensor(float(i))})
     assert rest.take() == whole.take() == {"a": 2.0}
     assert whole.take() == {}
+
+
+def test_averager_means_are_over_the_updates_that_had_the_metric() -> None:
+    means = Averager()
+    for i in range(6):
+        metrics = {"critic/loss": torch.tensor(float(i))}
+        means.add(metrics | ({"actor/loss": torch.tensor(10.0 * i)} if i % 2 else {}))
+    saved = Averager()
+    saved.load_state_dict(means.state_dict())
+    assert means.take() == saved.take() == {"critic/loss": 2.5, "actor/loss": 30.0}
+
+
+def test_a_metric_that_an_interval_lacks_is_an_empty_cell(tmp_path: Path) -> None:
+    def log(callback: Csv, steps: range) -> None:
+        for step in steps:
+            late = {"actor/loss": torch.tensor(float(step))} if step in (4, 8) else {}
+            callback.rlalgo_on_step(run, step, {"critic/loss": torch.tensor(1.0), **late})
+
+    run = Thing(folder=tmp_path, step=0, seconds=lambda: 0.0)
+    callback = Csv(Csv.Config(every=2))
+    callback.rlalgo_on_start(run)
+    log(callback, range(1, 7))
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [row["actor/loss"] for row in rows] == ["", "4", ""]
+    assert [row["critic/loss"] for row in rows] == ["1", "1", "1"]
+    run.step = 2  # and a resume from before the metric was first there
+    again = Csv(Csv.Config(every=2))
+    again.rlalgo_on_start(run)
+    log(again, range(3, 9))
+    assert [row["actor/loss"] for row in read_rows(tmp_path / "metrics.csv")] == ["", "4", "", "8"]
 
 
 def test_the_best_checkpoint_is_never_chosen_by_a_number_that_is_none() -> None:

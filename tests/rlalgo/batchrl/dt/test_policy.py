@@ -27,16 +27,8 @@ def make(env: gymnasium.Env, frame_stack: int = 1, **config: Any) -> DecisionTra
     """An untrained model whose actions depend on all that it sees, in train mode and with dropout."""
     torch.manual_seed(1)
     spec = DataSpec(env.observation_space, env.action_space, frame_stack=frame_stack, max_steps=30)
-    chosen = {
-        "context_length": K,
-        "embed_dim": 16,
-        "n_layers": 2,
-        "n_heads": 2,
-        "dropout": 0.3,
-        "return_scale": 2.0,
-        **config,
-    }
-    algo = DecisionTransformer(spec, DecisionTransformer.Config(**chosen))
+    small = {"context_length": K, "embed_dim": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.3, "return_scale": 2.0}
+    algo = DecisionTransformer(spec, DecisionTransformer.Config(**{**small, **config}))
     with torch.no_grad():
         for p in algo.parameters():
             p.add_(torch.randn_like(p) * 0.3)
