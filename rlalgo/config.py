@@ -5,8 +5,6 @@ checks it through JSON, as a YAML file would come: lists become tuples and strin
 What pydantic does not know is here: what a Choice means, near names, and docstrings of inherited fields.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

@@ -3,8 +3,6 @@
 The command line prints these without a traceback; anything else is a defect of ours.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

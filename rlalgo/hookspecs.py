@@ -5,8 +5,6 @@ called once, when the catalogue is made, each with a `register` function of its 
 while a run is under way, on plugin modules and on the callbacks that the configuration picks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ in a built-in or in a plugin given by name is an error; in an entry point it is 
 name is asked for that nobody provides.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.util

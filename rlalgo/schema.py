@@ -1,7 +1,5 @@
 """What a config class says of itself: JSON schema for editors, types in words and docstrings for people."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

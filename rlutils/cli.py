@@ -1,7 +1,5 @@
 """The command line. What needs torch or draws is imported by the command that uses it: help is there at once."""
 
-from __future__ import annotations
-
 import functools
 import json
 import shlex
@@ -248,7 +246,7 @@ def new_plugin(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write the new folder into.")] = Path(),
 ) -> None:
     """Write a plugin to start from: a distribution with a small working example of its kind, and tests."""
-    from rlutils.app import catalogue
+    from rlutils.config.catalogue import catalogue
     from rlutils.scaffold.new_plugin import new_plugin as write
 
     written = write(kind, name, out_folder, catalogue())

@@ -4,8 +4,6 @@ Finding out imports every plugin, and torch with them, which takes seconds. So t
 for as long as nothing that it depends on changes: a version, a file of these packages or of a plugin, what is asked.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util
@@ -97,8 +95,8 @@ def print_inventory(found: Inventory, name: str | None, short: bool, console: Co
 def _look(plugins: Sequence[str], block: Sequence[str]) -> Inventory:
     """The seconds' work; all that needs torch is imported here."""
     from rlalgo.schema import describe, schema
-    from rlutils.app import catalogue
     from rlutils.collecting.settings import CollectSettings
+    from rlutils.config.catalogue import catalogue
     from rlutils.config.settings import Settings
     from rlutils.sweeps.suite import Suite
 
@@ -122,7 +120,14 @@ def _fingerprint(plugins: Sequence[str], block: Sequence[str]) -> str:
         (point.name, point.value, point.dist and (point.dist.name, point.dist.version))
         for point in metadata.entry_points(group="rlalgo")
     ]
-    facts: list[Any] = [sys.version, __version__, os.environ.get("RLALGO_PLUGINS"), sorted(points), list(plugins), list(block)]
+    facts: list[Any] = [
+        sys.version,
+        __version__,
+        os.environ.get("RLALGO_PLUGINS"),
+        sorted(points),
+        list(plugins),
+        list(block),
+    ]
     modules = ["rlalgo", "rlutils", *(value for _, value, _ in points), *plugins]
     facts += [stamp for module in modules for stamp in _stamps(module)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

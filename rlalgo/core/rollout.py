@@ -4,8 +4,6 @@
 searches takes its traces as they come.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -157,11 +155,7 @@ def rollout(
 
 def distinct(options: Sequence[Any]) -> list[Any]:
     """The options without repetitions, in order; they need not be hashable."""
-    found: list[Any] = []
-    for option in options:
-        if option not in found:
-            found.append(option)
-    return found
+    return [option for i, option in enumerate(options) if option not in options[:i]]
 
 
 # What is called at every step is chosen by the clock: np.stack and torch.tensor take five times as long.

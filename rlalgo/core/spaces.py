@@ -1,7 +1,5 @@
 """Gymnasium's spaces as plain values, and in the precision of the data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

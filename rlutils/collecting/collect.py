@@ -98,16 +98,11 @@ def _record(settings: CollectSettings, env: gymnasium.Env, progress: Progress) -
 
 
 def _refuse_bad(trace: Trace, space: spaces.Space, where: str) -> None:
-    """What was played has to fit into the spaces and be finite, before it is written."""
-    actions = np.stack(trace.actions)
-    if isinstance(space, spaces.Box):
-        fits = actions.shape[1:] == space.shape and bool(((space.low <= actions) & (actions <= space.high)).all())
-    else:
-        assert isinstance(space, spaces.Discrete)
-        fits = actions.ndim == 1 and bool(((space.start <= actions) & (actions < space.start + space.n)).all())
-    if not fits:
-        raise DataError(f"{where}: an action of shape {actions.shape[1:]} is outside {space}")
+    """What was played has to fit into the action space and be finite, before it is written."""
+    outside = [action for action in np.asarray(trace.actions, space.dtype) if not space.contains(action)]
+    if outside:
+        raise DataError(f"{where}: the action {outside[0]} is outside {space}")
     if not np.isfinite(trace.rewards).all():
         raise DataError(f"{where}: a reward is not finite")
-    if isinstance(trace.observations[0], np.ndarray) and not np.isfinite(np.stack(trace.observations)).all():
+    if isinstance(trace.observations[0], np.ndarray) and not np.isfinite(trace.observations).all():
         raise DataError(f"{where}: an observation is not finite")

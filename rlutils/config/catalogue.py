@@ -1,7 +1,5 @@
 """What is known here, and settings checked against it."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path

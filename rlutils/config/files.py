@@ -1,7 +1,5 @@
 """Files that are never half-written, and YAML read by the rules of YAML 1.2."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """Overrides: `a.b=value` and YAML files laid over a configuration."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Settings: what a training run is made of, as one frozen dataclass; and how YAML and overrides become one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any

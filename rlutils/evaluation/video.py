@@ -60,8 +60,8 @@ def _write(frames: Iterable[np.ndarray], temporary: Path, path: Path, fps: int) 
         for count, frame in enumerate(frames, 1):
             right = frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
             if not right or frame.shape != (shape or frame.shape):
-                got, wanted = f"{frame.dtype} {frame.shape}", f"{shape} as before" if shape else "(H, W, 3)"
-                raise VideoError(f"{path}: frame {count - 1} is {got}, expected uint8 {wanted}")
+                got, expected = f"{frame.dtype} {frame.shape}", f"{shape} as before" if shape else "(H, W, 3)"
+                raise VideoError(f"{path}: frame {count - 1} is {got}, expected uint8 {expected}")
             shape = frame.shape
             writer.append_data(_even(frame))
     finally:

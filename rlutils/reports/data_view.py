@@ -27,51 +27,51 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import, and only the pict
 
 def print_list(console: Console) -> None:
     """All datasets on this machine, broken ones last."""
-    found = list_datasets()
+    datasets = list_datasets()
     setting = "" if os.environ.get(ROOT_VARIABLE) else " is not set"
     console.print(Text(f"Datasets in {root()} ({ROOT_VARIABLE}{setting})"), soft_wrap=True)
     rows: list[Sequence[str]] = [("id", "environment", "episodes", "steps", "random", "expert", "size")]
-    for info in found:
+    for info in datasets:
         if info.broken is None:
             low, high = (short(score) for score in info.ref_scores) if info.ref_scores else ("", "")
             counts = f"{info.episodes:,}", f"{info.steps:,}"
             rows.append((info.id, info.env_id or "", *counts, low, high, _bytes(info.size)))
     if len(rows) > 1:
         _print_table(console, rows, left=(0, 1), cyan=0)
-    for info in found:
+    for info in datasets:
         if info.broken is not None:
             console.print(Text.assemble(("broken ", "red"), info.broken), soft_wrap=True)
-    if not found:
+    if not datasets:
         console.print("None. Make one with `rlalgo collect configs/collect/hopper.yaml`.", soft_wrap=True)
         console.print("Minari's own are downloaded when they are trained on and there is a network.", soft_wrap=True)
 
 
-def print_inspection(found: Inspection, console: Console) -> None:
+def print_inspection(data: Inspection, console: Console) -> None:
     """Spaces, counts, facts of the episodes, reference scores and the returns with their histogram."""
-    console.print(Text(f"minari:{found.id}", "bold cyan"), soft_wrap=True)
-    if found.description:
-        console.print(Text(found.description, "dim"))
-    lengths, ends = found.lengths, int(found.terminated.sum())
-    facts = {name: _range(x) for name, x in found.facts.items() if x.ndim == 1 and name != "return"}
+    console.print(Text(f"minari:{data.id}", "bold cyan"), soft_wrap=True)
+    if data.description:
+        console.print(Text(data.description, "dim"))
+    lengths, ends = data.lengths, int(data.terminated.sum())
+    facts = {name: _range(x) for name, x in data.facts.items() if x.ndim == 1 and name != "return"}
     lines = {
-        "environment": found.env_id or "not recorded: set env.id to evaluate",
-        "observations": _space(found.observation_space),
-        "actions": _space(found.action_space),
+        "environment": data.env_id or "not recorded: set env.id to evaluate",
+        "observations": _space(data.observation_space),
+        "actions": _space(data.action_space),
         "episodes": f"{len(lengths):,} ({ends:,} ended in a terminal state, {len(lengths) - ends:,} cut)",
-        "steps": f"{found.steps:,} ({_range(lengths)} per episode)",
+        "steps": f"{data.steps:,} ({_range(lengths)} per episode)",
         **facts,
-        "on disk": f"{_bytes(found.size)} in {found.path}",
+        "on disk": f"{_bytes(data.size)} in {data.path}",
     }
     width = max(map(len, lines))
     for name, text in lines.items():
         console.print(Text.assemble((name.ljust(width + 2), "dim"), text), soft_wrap=True)
     console.print()
-    _print_returns(found, console)
+    _print_returns(data, console)
     console.print()
-    _print_histogram(found, console)
+    _print_histogram(data, console)
 
 
-def plot_returns(found: Inspection, path: Path) -> None:
+def plot_returns(data: Inspection, path: Path) -> None:
     """A PNG: the histogram of returns, and each episode's return against its length.
 
     Raises:
@@ -82,7 +82,7 @@ def plot_returns(found: Inspection, path: Path) -> None:
 
     from rlutils.reports import plots
 
-    counts, edges = found.histogram(plots.bins(len(found.returns)))
+    counts, edges = data.histogram(plots.bins(len(data.returns)))
     with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(9, 3.9), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -90,22 +90,22 @@ def plot_returns(found: Inspection, path: Path) -> None:
         left.set(title="returns of the episodes", xlabel="return", ylabel="episodes")
         left.set_ylim(0, counts.max() * 1.22)  # room for the names of the lines
         left.grid(axis="x", visible=False)
-        _mark(left, found, plots.INK)
-        size = 14 if len(found.returns) <= 1000 else 3
+        _mark(left, data, plots.INK)
+        size = 14 if len(data.returns) <= 1000 else 3
         ends = (
-            ("ended in a terminal state", found.terminated, plots.PALETTE[1]),
-            ("cut", ~found.terminated, plots.ACCENT),
+            ("ended in a terminal state", data.terminated, plots.PALETTE[1]),
+            ("cut", ~data.terminated, plots.ACCENT),
         )
         for end, rows, color in ends:
             if rows.any():
                 label = f"{end}: {int(rows.sum()):,}"
-                right.scatter(found.lengths[rows], found.returns[rows], size, color, alpha=0.5, lw=0, label=label)
+                right.scatter(data.lengths[rows], data.returns[rows], size, color, alpha=0.5, lw=0, label=label)
         right.set(title="return by length", xlabel="steps", ylabel="return")
         right.legend(frameon=False, loc="best", fontsize=8, labelcolor=plots.MUTED)
-        right.set_xlim(0, found.lengths.max() * 1.04)
+        right.set_xlim(0, data.lengths.max() * 1.04)
         plots.plain_ticks(left.xaxis, left.yaxis, right.xaxis, right.yaxis, most=6)
         figure.suptitle(
-            f"{found.id}: {len(found.returns):,} episodes, {found.steps:,} steps",
+            f"{data.id}: {len(data.returns):,} episodes, {data.steps:,} steps",
             x=0.01, ha="left", fontsize=11, fontweight="bold", color=plots.INK,
         )  # fmt: skip
         buffer = io.BytesIO()
@@ -116,10 +116,10 @@ def plot_returns(found: Inspection, path: Path) -> None:
         raise DataError(f"{path}: the picture cannot be written: {error}") from error
 
 
-def _mark(axes: Axes, found: Inspection, color: str) -> None:
+def _mark(axes: Axes, data: Inspection, color: str) -> None:
     """Vertical lines at the mean and, where they lie within the picture, at the reference scores."""
     low, high = axes.get_xlim()
-    for name, value, line in _marks(found):
+    for name, value, line in _marks(data):
         if low <= value <= high:
             axes.axvline(value, color=color, lw=1, ls=line)
             right = value > (low + high) / 2
@@ -129,30 +129,30 @@ def _mark(axes: Axes, found: Inspection, color: str) -> None:
             )  # fmt: skip
 
 
-def _marks(found: Inspection) -> list[tuple[str, float, str]]:
+def _marks(data: Inspection) -> list[tuple[str, float, str]]:
     """(name, return, style of its line) of what is worth marking among the returns."""
-    marks = [("mean", float(found.returns.mean()), "-")]
-    if found.ref_scores is not None:
-        marks += [("random", found.ref_scores[0], ":"), ("expert", found.ref_scores[1], "--")]
+    marks = [("mean", float(data.returns.mean()), "-")]
+    if data.ref_scores is not None:
+        marks += [("random", data.ref_scores[0], ":"), ("expert", data.ref_scores[1], "--")]
     return marks
 
 
-def _print_returns(found: Inspection, console: Console) -> None:
+def _print_returns(data: Inspection, console: Console) -> None:
     quantiles = {"min": 0.0, "10%": 0.1, "25%": 0.25, "median": 0.5, "75%": 0.75, "90%": 0.9, "max": 1.0}
-    values = [float(found.returns.mean()), *np.quantile(found.returns, list(quantiles.values())).tolist()]
+    values = [float(data.returns.mean()), *np.quantile(data.returns, list(quantiles.values())).tolist()]
     rows = [("", "mean", *quantiles), ("return", *map(short, values))]
-    if found.ref_scores is not None:
-        rows.append(("normalized", *(f"{normalized_score(value, found.ref_scores):.1f}" for value in values)))
+    if data.ref_scores is not None:
+        rows.append(("normalized", *(f"{normalized_score(value, data.ref_scores):.1f}" for value in values)))
     _print_table(console, rows, left=(0,))
-    if found.ref_scores is not None:
-        low, high = map(short, found.ref_scores)
+    if data.ref_scores is not None:
+        low, high = map(short, data.ref_scores)
         console.print(Text(f"normalized: 0 is random ({low}), 100 is expert ({high})", "dim"))
 
 
-def _print_histogram(found: Inspection, console: Console) -> None:
-    counts, edges = found.histogram()
+def _print_histogram(data: Inspection, console: Console) -> None:
+    counts, edges = data.histogram()
     marks: dict[int, list[str]] = {}
-    for name, value, _ in _marks(found):
+    for name, value, _ in _marks(data):
         if edges[0] <= value <= edges[-1]:
             bar = min(int(np.searchsorted(edges, value, side="right")) - 1, len(counts) - 1)
             marks.setdefault(bar, []).append(name)

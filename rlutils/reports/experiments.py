@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -193,17 +193,11 @@ def measured(runs: Sequence[RunRecord]) -> Measured | None:
     """The evaluators' numbers at each run's last evaluation, and at its best checkpoint; None where there are none."""
     rows: list[tuple[str, str, dict[str, float]]] = []
     for run in runs:
-        config = run.config.get("evaluation")
-        evaluators = config.get("evaluators") if isinstance(config, Mapping) else None
-        names = {choice.get("name") if isinstance(choice, Mapping) else choice for choice in evaluators or []}
-        series = {key: dict(zip(*points, strict=True)) for key, points in run.metrics.items()
-                  if key.partition("/")[0] in names}  # fmt: skip
-        last = max((step for values in series.values() for step in values), default=None)
-        for which, step in (("last", last), ("best", run.facts.best_step)):
-            values = {key: points[step] for key, points in series.items() if step in points}
-            if values and not (which == "best" and step == last):
-                also = " (also the best)" if which == "last" and step == run.facts.best_step else ""
-                rows.append((run.name, f"{which}, step {step:,}{also}", values))
+        results = {result.step: result for result in run.evaluations if result.metrics}
+        last, best = max(results, default=None), run.facts.best_step
+        also = " (also the best)" if last == best else ""
+        rows += [(run.name, f"last, step {last:,}{also}", results[last].metrics)] if last is not None else []
+        rows += [(run.name, f"best, step {best:,}", results[best].metrics)] if best in results and best != last else []
     columns = list(dict.fromkeys(key for _, _, values in rows for key in values))
     places = {key: 1 + decimals(values[key] for _, _, values in rows if key in values) for key in columns}
     written = [(name, at, [number(values.get(key), places[key]) for key in columns]) for name, at, values in rows]

@@ -77,8 +77,8 @@ class RunRecord:
     facts: RunFacts
     data: DataFacts | None
     plugins: list[PluginFacts]
-    curve: list[EvalResult]
-    """The evaluations of training that played something, by step."""
+    evaluations: list[EvalResult]
+    """Of training, by step."""
     measured: dict[str, EvalResult]
     """What deserves a table: `last`, `best`, and what `rlalgo evaluate` played again."""
     metrics: dict[str, Series]
@@ -87,6 +87,11 @@ class RunRecord:
     """Of the checkpoint `last`."""
     notes: list[str]
     """What is missing or unusable."""
+
+    @property
+    def curve(self) -> list[EvalResult]:
+        """The evaluations of training that played something, by step."""
+        return [result for result in self.evaluations if result.policies]
 
     @property
     def name(self) -> str:
@@ -147,7 +152,7 @@ def load_run_record(run: Path) -> RunRecord:
     measured = _measured(curve, replayed, last, facts.best_step if best is None else best)
     metrics = _metrics(run / "metrics.csv", notes) | _evaluator_series(trained, notes)
     text = file.read_text()
-    return RunRecord(run, config, text, facts, data, owners or [], curve, measured, metrics, last, notes)
+    return RunRecord(run, config, text, facts, data, owners or [], trained, measured, metrics, last, notes)
 
 
 def _read(path: Path, kind: Any, notes: list[str]) -> Any:

@@ -47,21 +47,17 @@ def write_report(experiments: Sequence[Experiment], out: Path) -> None:
 
 def _view(experiment: Experiment, index: int) -> dict[str, Any]:
     """All that the template shows of one experiment."""
-    runs, shown = experiment.runs, experiment.sections
+    runs, parts = experiment.runs, experiment.sections
     return {
         "id": f"experiment-{index}",
         "experiment": experiment,
-        "sections": shown,
         "measured": measured(runs),
-        "held_out": len((experiment.data and experiment.data.held_out) or []),
-        "targets": any(_targets(experiment.played(section.name)) for section in shown),
-        "run": runs[0],
+        "targets": any(_targets(experiment.played(section.name)) for section in parts),
         "tiles": _tiles(experiment),
         "each": [(run, sections([run])) for run in runs if run.measured] if len(runs) > 1 else [],
-        "places": experiment.places,
-        "scored": any(row.score is not None for section in shown for row in section.rows),
+        "scored": any(row.score is not None for section in parts for row in section.rows),
         "best_by": _best_by(runs[0].config),
-        "conditioning": [view for section in shown if (view := _conditioning(experiment, section))],
+        "conditioning": [view for section in parts if (view := _conditioning(experiment, section))],
         "returns": _returns(experiment),
         "curve": _curve(experiment),
         "metrics": _metric_pictures(runs),

@@ -32,7 +32,7 @@ def short(value: float) -> str:
 
 def decimals(values: Iterable[float]) -> int:
     """How many decimals a column of such returns deserves."""
-    top = max((abs(value) for value in values), default=0.0)
+    top = max((abs(value) for value in values if np.isfinite(value)), default=0.0)
     return 0 if top >= 1000 else 1 if top >= 100 else 2 if top >= 1 else 3
 
 

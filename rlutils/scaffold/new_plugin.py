@@ -1,7 +1,5 @@
 """`rlalgo new-plugin`: a complete distribution with one small, working, tested plugin of a kind, to be changed."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

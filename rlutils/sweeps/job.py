@@ -1,7 +1,5 @@
 """A run of a suite: how far it has come, whether its settings are still the planned ones, and how it failed."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

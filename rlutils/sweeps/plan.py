@@ -1,7 +1,5 @@
 """suite.yaml: which runs a suite's folder is to hold."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Suites: a grid of algorithms, datasets, options and seeds in one YAML file, and the runs that it stands for."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -4,8 +4,6 @@ A finished run is left alone, a stopped one goes on from its checkpoint, one tha
 all the others. So a sweep may be stopped at any time, and started again to go on.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fcntl

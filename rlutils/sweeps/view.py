@@ -1,7 +1,5 @@
 """What a person sees of a sweep: a table that lives in a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """One run of a sweep, in a process of its own: `python -m rlutils.sweeps.worker`, told what to do through its input."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

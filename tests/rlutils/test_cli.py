@@ -140,8 +140,8 @@ def test_evaluate_prints_a_row_for_each_target_and_keeps_the_result(run: Path) -
         "--checkpoint", "best",
     )  # fmt: skip
     assert result.exit_code == 0, plain(result)
-    assert "target_return=1" in plain(result)
-    assert "target_return=6" in plain(result)
+    assert "target 1" in plain(result)
+    assert "target 6" in plain(result)
     files = list((run / "evaluations").glob("evaluate_*.json"))
     values = json.loads(files[0].read_text())
     assert [len(p["returns"]) for p in values["policies"]] == [2, 2]
@@ -151,10 +151,10 @@ def test_evaluate_prints_a_row_for_each_target_and_keeps_the_result(run: Path) -
 def test_evaluate_claims_no_spread_of_one_episode(run: Path) -> None:
     options = ("--target-return", "6", "--plugin", PLUGIN)
     one, two = (plain(call("evaluate", str(run), "--episodes", str(n), *options)) for n in (1, 2))
-    row = one.partition("target_return=6")[2].split()
+    row = one.partition("target 6")[2].split()
     assert (row[0], row[2], row[4]) == ("1", "–", "–")  # episodes, mean, sd, IQM, interval
     assert "–" not in two
-    assert " to " in two.partition("target_return=6")[2]
+    assert " to " in two.partition("target 6")[2]
 
 
 @pytest.mark.filterwarnings("default::rlutils.training.callbacks.best.NoBestWarning")

@@ -135,7 +135,7 @@ def test_rewards_are_clipped_for_training_alone(root: Path) -> None:
     assert data.rewards.tolist() == [1.0] * 10
     config = {
         "source": {"name": "minari", "id": "toy/colors-v0", "clip_rewards": True, "gray": True},
-        "algo": {"name": "bc", "width": 4},
+        "algo": {"name": "bc", "hidden_dims": [4]},
         "trainer": {"name": "offline", "steps": 1},
         "evaluation": {"episodes": 1},
         "callbacks": [],
