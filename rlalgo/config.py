@@ -160,11 +160,12 @@ def _resolve(catalogue: Catalogue | None, kind: Kind, value: Any) -> Choice:
 def _faults(error: ValidationError, cls: type, plain: Any, catalogue: Catalogue | None, path: str) -> list[str]:
     """One line for each place at fault; pydantic gives one for each member of a union."""
     found: dict[str, tuple[list[str], list[Any]]] = {}
-    for fault in error.errors(include_url=False):
+    unknown = "unexpected_keyword_argument"
+    for fault in sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != unknown):  # these first
         place, hint, config = _locate(fault["loc"][1:], cls, plain, catalogue, path)
         kind, key, got = fault["type"], fault["loc"][-1], [fault["input"]]
         message = re.sub(r"^(\w+ (?=should|was)|Value error, )", "", fault["msg"]).replace(" after validation", "")
-        if kind == "unexpected_keyword_argument" and config is not None:
+        if kind == unknown and config is not None:
             known = _hints(config)
             cure, got = near(str(key), known) or f" Known: {', '.join(known) or 'none'}", []
             message = f"unknown key '{key}'.{cure}"

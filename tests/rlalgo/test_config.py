@@ -230,16 +230,16 @@ def test_all_faults_are_told_at_once(known: Catalogue) -> None:
         "loggers": ["csv", "cvs"],
     }
     assert faults(values, known) == [
+        "small.qq: unknown key 'qq'. Known: x, y",
+        "rat: unknown key 'rat'. Did you mean 'rate'?",
         "need: missing; integer is needed",
         "share: should be less than or equal to 1, got 2",
         "small.x: should be greater than or equal to 0, got -1",
-        "small.qq: unknown key 'qq'. Known: x, y",
         "many[0].x: should be a valid integer, got 'a'",
         "many[1].y: should be a valid number, got 'b'",
         "encoder.width: should be greater than or equal to 1, got 0",
         "encoder.inner.inner: no encoder called 'plan'. Did you mean 'plain'? Known: deep, plain (dist 1)",
         "loggers[1]: no logger called 'cvs'. Did you mean 'csv'? Known: csv, file (dist 1)",
-        "rat: unknown key 'rat'. Did you mean 'rate'?",
     ]
 
 
@@ -618,11 +618,11 @@ def test_configs_are_found_wherever_they_stand(known: Catalogue) -> None:
         "nested": {"encoder": {"name": "deep", "inner": {"name": "deep", "width": 0}}},
     }
     assert faults(bad, known, Holder) == [
-        "smalls[1].x: should be greater than or equal to 0, got -1",
         "encoders.a.wdith: unknown key 'wdith'. Did you mean 'width'?",
+        "pairs[0][1].z: unknown key 'z'. Known: x, y",
+        "smalls[1].x: should be greater than or equal to 0, got -1",
         "encoders.b: no encoder called 'dep'. Did you mean 'deep'? Known: deep, plain (dist 1)",
         "some: should have at least 1 item, not 0, got []",
-        "pairs[0][1].z: unknown key 'z'. Known: x, y",
         "nested.need: missing; integer is needed",
         "nested.encoder.inner.width: should be greater than or equal to 1, got 0",
     ]

@@ -22,8 +22,8 @@ OURS = ("rlalgo_cnn", "rlalgo_atari")
 def toy_config(algo: str = "dt", **changes: Any) -> dict[str, Any]:
     """A mapping for `rlutils.train`; keyword arguments replace top-level keys."""
     algos: dict[str, dict[str, Any]] = {
-        "dt": {"name": "dt", "context_length": 4, "embed_dim": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.1, "lr": 3e-3,
-               "warmup": 5, "return_scale": 10.0},
+        "dt": {"name": "dt", "context_length": 4, "embed_dim": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.1,
+               "lr": 3e-3, "warmup": 5, "return_scale": 10.0},
         "bc": {"name": "bc", "hidden_dims": [16, 16], "dropout": 0.1},
     }  # fmt: skip
     policies: list[dict[str, Any]] = [{"target_return": 0}, {"target_return": 8}] if algo == "dt" else [{}]

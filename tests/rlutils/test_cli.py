@@ -84,7 +84,7 @@ def test_train_records_the_command_that_repeats_it(run: Path, config: Path) -> N
         ("plugins=[./gone.py]", "plugin file"),
         ("algo=only_discrete; evaluation={}",
          "only_discrete needs a Discrete action space; toy has Box(-1.0, 1.0, (2,), float32). "
-         "Try: awac, bc, cql, dt, edac, iql, only_box, rebrac, sac_n, td3_bc."),
+         "Try: awac, bc, cql, discrete_iql, dt, edac, iql, only_box, rebrac, sac_n, td3_bc."),
         ("callbacks=[{name: cvs}]", "callbacks[0]: no callback called 'cvs'. Did you mean 'csv'?"),
         ("evaluation.policies=[{target: 1}]", "evaluation.policies[0].target: unknown key 'target'."),
     ],
@@ -104,7 +104,7 @@ def test_a_continuous_algorithm_on_discrete_data_is_refused(config: Path, tmp_pa
         "train", str(config), "algo=only_box", "source.discrete=true", "evaluation={}", "--out", str(tmp_path)
     )
     assert result.exit_code == 2
-    able = "bc, discrete_cql, discrete_iql, dqn, dt, only_discrete."
+    able = "bc, discrete_cql, discrete_iql, dqn, dt, iql, only_discrete."
     assert f"only_box needs a Box action space; toy has Discrete(5). Try: {able}" in plain(result)
 
 

@@ -245,7 +245,7 @@ def test_a_run_by_name_from_files_to_evaluation(tmp_path: Path) -> None:
     buffer.save(tmp_path / "logs", 0)
     config = {
         "source": {"name": "dqn_replay", "path": str(tmp_path / "logs"), "game": "Breakout"},
-        "algo": {"name": "bc", "width": 8, "layers": 1},
+        "algo": {"name": "bc", "hidden_dims": [8]},
         "trainer": {"name": "offline", "steps": 2, "batch_size": 4},
         "env": {"name": "atari", "max_frames": 80},
         "evaluation": {"every": 2, "episodes": 1},

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import rlutils
 from rlalgo.config import parse
-from rlalgo.nets import encoder
 from rlalgo.errors import ConfigError, PluginError
+from rlalgo.nets import encoder
 from rlalgo.registry import Choice, Kind
 from rlalgo.schema import field_docs
 

@@ -27,11 +27,11 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "impala": {"name": "impala", "channels": [4, 8], "blocks": 1, "tanh": True},
 }
 ALGOS: dict[str, dict[str, Any]] = {
-    "bc": {"width": 16, "layers": 1},
+    "bc": {"hidden_dims": [16]},
     "dt": {"context_length": 3, "embed_dim": 16, "n_layers": 1, "warmup": 2, "return_scale": 1.0},
-    "dqn": {"width": 16, "layers": 1},
-    "discrete_cql": {"width": 16, "layers": 1},
-    "discrete_iql": {"width": 16, "layers": 1},
+    "dqn": {"hidden_dims": [16]},
+    "discrete_cql": {"hidden_dims": [16]},
+    "discrete_iql": {"hidden_dims": [16]},
 }
 
 
@@ -65,9 +65,9 @@ def caught(algo: BatchRLAlgo, **options: Any) -> float:
 
 EYE = {"name": "cnn", "channels": [16, 32], "kernels": [4, 3], "strides": [2, 1]}
 LEARNING: dict[str, tuple[dict[str, Any], int, int]] = {
-    "bc": ({"width": 64, "layers": 1, "lr": 3e-3, "final_lr": 0.05, "keep_top": 0.5}, 400, 64),
-    "dt": ({"context_length": 4, "embed_dim": 32, "n_layers": 1, "dropout": 0.0, "lr": 3e-3, "final_lr": 0.1, "warmup": 20,
-            "clip": 1.0, "return_scale": 1.0}, 300, 48),
+    "bc": ({"hidden_dims": [64], "lr": 3e-3, "final_lr": 0.05, "keep_top": 0.5}, 400, 64),
+    "dt": ({"context_length": 4, "embed_dim": 32, "n_layers": 1, "dropout": 0.0, "lr": 3e-3, "final_lr": 0.1,
+            "warmup": 20, "clip": 1.0, "return_scale": 1.0}, 300, 48),
 }  # fmt: skip
 """Options, updates and items in a batch."""
 
@@ -150,7 +150,7 @@ def test_a_checkpoint_names_the_distribution_to_install(tmp_path: Path) -> None:
     choice = choose("bc", state_encoder=ENCODERS["cnn"], **ALGOS["bc"])
     checkpoint.save(tmp_path / "checkpoints", 0, train(choice, mixed(3), 0), choice, {"step": 0})
     installed = metadata.packages_distributions().get("rlalgo_cnn")  # none where the module is merely on the path
-    cure = "pip install 'rlalgo-cnn'" if installed else "--plugin .*rlalgo_cnn.py"
+    cure = "pip install 'rlalgo-cnn'" if installed else "--plugin rlalgo_cnn"
     with pytest.raises(CheckpointError, match=rf"the encoder 'cnn' came from plugin .*not loaded here; .*{cure}"):
         checkpoint.load_algo(checkpoint.find(tmp_path), rlutils.catalogue(block=blocked()))
 
