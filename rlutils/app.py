@@ -1,7 +1,5 @@
 """The composition root: settings become a run. What the command line and the Python API both call."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
@@ -11,11 +9,10 @@ from typing import Any
 
 import torch
 
+from rlalgo import BatchRLAlgo, DataSpec, Episodes
 from rlalgo import plugins as core_plugins
 from rlalgo.config import to_mapping
-from rlalgo.core.algo import BatchRLAlgo, misfit, supports
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.spec import DataSpec
+from rlalgo.core.algo import misfit, supports
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
 from rlutils.checkpoints import store as checkpoints

@@ -1,10 +1,8 @@
 """What rlutils offers, through the same hooks as any plugin."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from rlalgo.hookspecs import hookimpl
+from rlalgo import hookimpl
 from rlutils.collecting.behaviors.ars import ARS
 from rlutils.collecting.behaviors.random import Random
 from rlutils.collecting.behaviors.trained import RunPolicy

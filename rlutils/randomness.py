@@ -1,7 +1,5 @@
 """Random states: seeding, forking, saving."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

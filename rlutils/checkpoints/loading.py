@@ -1,12 +1,10 @@
 """Run and checkpoint folders to algorithms and settings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlalgo.core.algo import BatchRLAlgo
+from rlalgo import BatchRLAlgo
 from rlalgo.errors import RlalgoError
 from rlalgo.registry import Catalogue
 from rlutils.checkpoints import store as checkpoints

@@ -4,8 +4,6 @@ A checkpoint is written under a temporary name and renamed when complete; `last`
 it. Nothing is ever unpickled: trainer.pt is read with weights_only=True.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
@@ -19,12 +17,11 @@ import safetensors
 import safetensors.torch
 import torch
 
+from rlalgo import BatchRLAlgo, Choice, DataSpec
 from rlalgo.config import parse, to_mapping
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.spec import DataSpec
 from rlalgo.errors import CheckpointError, ConfigError, DataError
 from rlalgo.plugins import make
-from rlalgo.registry import Catalogue, Choice
+from rlalgo.registry import Catalogue
 from rlalgo.version import __version__
 from rlutils.config.files import read_yaml, write_atomic, write_yaml
 from rlutils.config.settings import uses

@@ -1,13 +1,11 @@
 """What a behavior is: policies that play, and what to note of each episode."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import gymnasium
 
-from rlalgo.core.policy import Policy
+from rlalgo import Policy
 
 Facts = Mapping[str, Any]
 """Numbers and texts to store with an episode: `policy`, a label; `noise`, its level; whatever else is worth it."""

@@ -1,7 +1,5 @@
 """Collecting: a behavior plays, and what it did becomes a Minari dataset, complete or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Episodes to a Minari dataset, complete or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,15 +1,13 @@
 """What a collection is made of."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from rlalgo import Choice, Kind
 from rlalgo.config import Count, Whole
-from rlalgo.registry import Choice, Kind
 
 
 @dataclass(frozen=True)

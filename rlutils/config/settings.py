@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from rlalgo import BatchRLAlgo, Choice, Kind
 from rlalgo.config import Count, Whole, parse_into, to_mapping
-from rlalgo.core.algo import BatchRLAlgo
 from rlalgo.errors import ConfigError
-from rlalgo.registry import Catalogue, Choice, Kind
+from rlalgo.registry import Catalogue
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -1,7 +1,5 @@
 """Looking at datasets: what lies on this machine and what is in one of them, as text and as a picture."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The first load converts; later ones open the copy in milliseconds, and only the pages that batches touch take memory.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -23,8 +21,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.spec import DataSpec
+from rlalgo import DataSpec, Episodes
 from rlalgo.errors import ConfigError, DataError
 from rlutils.config.files import cache_folder, own_folder, read_yaml, reserve, write_atomic, write_yaml
 

@@ -1,7 +1,5 @@
 """Minari datasets on disk: `ROOT/ID/data/metadata.json` beside `main_data.hdf5`."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

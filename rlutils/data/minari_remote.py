@@ -1,7 +1,5 @@
 """Fetching a Minari dataset that is not on this machine, or saying plainly why that cannot be done."""
 
-from __future__ import annotations
-
 import os
 import re
 import ssl

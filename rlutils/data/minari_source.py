@@ -1,7 +1,5 @@
 """Minari datasets as Episodes; those that are not here are downloaded first, where the network allows it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,10 +10,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from rlalgo import DataSpec, Episodes
 from rlalgo.config import Count
-from rlalgo.core.episodes import Episodes
 from rlalgo.core.spaces import to_mapping
-from rlalgo.core.spec import DataSpec
 from rlalgo.errors import DataError
 from rlutils.data.images import Images
 from rlutils.data.mapped import Allocate, fingerprint, map_episodes, worthwhile

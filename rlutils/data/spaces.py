@@ -4,8 +4,6 @@ Images stay as they are and every other Box becomes float32. Dict, Tuple, Discre
 MultiBinary are flattened to a float32 vector as Gymnasium's `flatten` does, but for all steps at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What goes wrong with environments, in words."""
 
-from __future__ import annotations
-
 import os
 import traceback
 

@@ -1,7 +1,5 @@
 """Environments that give what the data holds: made by Gymnasium id and prepared as the data's record says."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import sys
@@ -15,8 +13,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import utils as gymnasium_utils
 
+from rlalgo import DataSpec
 from rlalgo.core.spaces import from_mapping
-from rlalgo.core.spec import DataSpec
 from rlalgo.errors import EnvironmentFault, near
 from rlutils.data.images import Images
 from rlutils.data.spaces import is_image, needs_flatten, stored_space

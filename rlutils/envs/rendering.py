@@ -1,7 +1,5 @@
 """Rendering without a screen."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Evaluation: all policies through one batched rollout, every episode kept, and honest statistics of them."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,12 +8,8 @@ from typing import Any
 
 import gymnasium
 
-from rlalgo import plugins
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.rollout import distinct, rollout
-from rlalgo.core.spec import DataSpec
-from rlalgo.core.trainer import Run
+from rlalgo import BatchRLAlgo, DataSpec, Episodes, Run, plugins, rollout
+from rlalgo.core.rollout import distinct
 from rlalgo.errors import ConfigError, RlalgoWarning
 from rlalgo.registry import Catalogue
 from rlutils.config.settings import Settings, policy_options

@@ -1,7 +1,5 @@
 """Playing a trained policy, with or without a video."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Statistics of returns, each once."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Frames to a video file."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterable

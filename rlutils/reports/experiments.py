@@ -1,7 +1,5 @@
 """Runs of one configuration together: the rows of every table."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The report's figures: plain arrays in, matplotlib Figures out; no pyplot, so nothing global is touched."""
 
-from __future__ import annotations
-
 import base64
 import io
 import textwrap

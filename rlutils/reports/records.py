@@ -3,8 +3,6 @@
 A file that is missing or broken is noted and left out; only a folder that is not a run is an error.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Mapping, Sequence

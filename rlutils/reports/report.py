@@ -1,7 +1,5 @@
 """`rlalgo report`: the page that fits what is given, the numbers on the terminal, the table as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Results as tables for a terminal: of one evaluation, of runs, of a suite."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """Runs and experiments as an HTML page: what was trained and how well it plays."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

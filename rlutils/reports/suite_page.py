@@ -1,7 +1,5 @@
 """A suite's results: an HTML page with their figures, and tables in Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

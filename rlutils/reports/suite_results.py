@@ -1,7 +1,5 @@
 """Algorithms by datasets: what the runs of a suite reached, over their seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """How tables and pages are written: numbers, times, YAML, the templates, the file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from datetime import datetime

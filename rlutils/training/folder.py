@@ -4,15 +4,13 @@ config.yaml and plugins.yaml: how it is trained, and who provided what that name
 run.yaml: its state, and how to repeat it. Callbacks and `rlutils.checkpoints` write the rest.
 """
 
-from __future__ import annotations
-
 import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rlalgo import Episodes
 from rlalgo.config import to_mapping
-from rlalgo.core.episodes import Episodes
 from rlalgo.errors import ConfigError
 from rlutils.checkpoints.store import owners
 from rlutils.config.files import read_yaml, write_json, write_yaml

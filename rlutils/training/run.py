@@ -1,18 +1,12 @@
 """Run: one training run, between the application, its trainer, its callbacks and its folder."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rlalgo import plugins
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.policy import Policy
-from rlalgo.core.rollout import rollout
+from rlalgo import BatchRLAlgo, Episodes, Policy, plugins, rollout
 from rlalgo.registry import Catalogue
 from rlutils.checkpoints import store as checkpoints
 from rlutils.config.files import write_json

@@ -1,17 +1,13 @@
 """OfflineTrainer: updates on batches drawn from fixed data, with evaluation, checkpoints and early stopping."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from rlalgo import BatchRLAlgo, Episodes, Run, StopTraining, Trainer
 from rlalgo.config import Count, Positive, Whole
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.trainer import Run, StopTraining, Trainer
 from rlalgo.errors import TrainingError
 
 

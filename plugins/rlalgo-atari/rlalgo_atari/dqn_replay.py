@@ -19,9 +19,8 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from rlalgo import DataSpec, Episodes
 from rlalgo.config import Count, Whole
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.spec import DataSpec
 from rlalgo.errors import DataError, near
 from rlutils.data.mapped import Allocate, fingerprint, map_episodes, worthwhile
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import ale_py  # registers the games with Gymnasium
 import gymnasium
+from rlalgo import DataSpec
 from rlalgo.config import Count, Probability, Whole
-from rlalgo.core.spec import DataSpec
 from rlalgo.errors import EnvironmentFault
 from rlutils.envs.gym import GymEnv
 

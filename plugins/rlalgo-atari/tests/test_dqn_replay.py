@@ -19,9 +19,8 @@ from dopamine_buffer import Buffer, Step, assert_same, expected, play, write
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlalgo import DataSpec
+from rlalgo import DataSpec, Transitions
 from rlalgo.config import parse
-from rlalgo.core.dataset import Transitions
 from rlalgo.errors import ConfigError, DataError
 from rlutils.config.catalogue import read_settings
 

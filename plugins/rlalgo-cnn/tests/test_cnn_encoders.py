@@ -16,10 +16,10 @@ from rlalgo_cnn import CNN, Impala
 from torch import Tensor, nn
 
 import rlutils
+from rlalgo import Choice, Kind
 from rlalgo.config import parse
 from rlalgo.errors import ConfigError, PluginError
 from rlalgo.nets import encoder
-from rlalgo.registry import Choice, Kind
 from rlalgo.schema import field_docs
 
 torch.set_num_threads(1)

@@ -13,10 +13,9 @@ import torch
 from catch_game import Catch, mixed, record
 
 import rlutils
-from rlalgo import BatchRLAlgo, Episodes
+from rlalgo import BatchRLAlgo, Choice, Episodes
 from rlalgo.config import parse
 from rlalgo.errors import CheckpointError
-from rlalgo.registry import Choice
 from rlutils.checkpoints import store as checkpoint
 from rlutils.evaluation.evaluate import evaluate
 

@@ -2,9 +2,7 @@
 
 import gymnasium
 
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.rollout import rollout
+from rlalgo import BatchRLAlgo, Episodes, rollout
 
 
 def dt_play(env: gymnasium.Env, algo: BatchRLAlgo, target_return: float, episodes: int = 10, seed: int = 0) -> Episodes:

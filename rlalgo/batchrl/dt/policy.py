@@ -7,8 +7,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.policy import FrameStack, Policy
+from rlalgo import BatchRLAlgo, Policy
+from rlalgo.core.policy import FrameStack
 from rlalgo.nets import Chooser
 
 

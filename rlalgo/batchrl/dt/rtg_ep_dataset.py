@@ -8,8 +8,8 @@ and masked.
 import torch
 from torch import Tensor
 
-from rlalgo.core.dataset import Dataset, Frames, WindowBatch
-from rlalgo.core.episodes import Episodes
+from rlalgo import Dataset, Episodes, WindowBatch
+from rlalgo.core.dataset import Frames
 
 
 class RtgEpDataset(Dataset[WindowBatch]):

@@ -21,8 +21,8 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 from torch import Tensor
 
+from rlalgo import Policy
 from rlalgo.config import Count, Positive
-from rlalgo.core.policy import Policy
 from rlalgo.core.rollout import episode
 from rlalgo.errors import EnvironmentFault
 from rlutils.collecting.behavior import Facts, Progress

@@ -1,7 +1,5 @@
 """Noise on the actions of a policy, so that recorded data holds more than what one policy does."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -9,8 +7,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rlalgo import Policy
 from rlalgo.config import NonNegative
-from rlalgo.core.policy import Policy
 
 Levels = tuple[NonNegative, NonNegative]
 """Least and largest level; that of an episode is drawn between them."""

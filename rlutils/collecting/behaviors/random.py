@@ -1,7 +1,5 @@
 """Uniformly random actions: the floor that everything else is compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
@@ -13,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlalgo.core.policy import Policy
+from rlalgo import Policy
 from rlutils.collecting.behavior import Facts, Progress
 
 

@@ -1,7 +1,5 @@
 """A trained run as behavior, so that every algorithm can make data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -12,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlalgo import Policy
 from rlalgo.config import parse
-from rlalgo.core.policy import Policy
 from rlutils.checkpoints.loading import load
 from rlutils.collecting.behavior import Facts, Progress
 from rlutils.collecting.behaviors.noise import Levels, Noisy, check_levels

@@ -1,7 +1,5 @@
 """How well an algorithm foretells the actions of episodes that it was not trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,11 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rlalgo import BatchRLAlgo, Dataset, Episodes, Run
 from rlalgo.config import Count, Whole
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import Dataset
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.trainer import Run
 from rlalgo.errors import ConfigError
 
 

@@ -7,8 +7,6 @@ values of pi's actions are cut to what rewards like the data's can add up to: no
 policy that leaves the data cannot drive Q' away, as it does without (of a TD3+BC after 40 updates: -23,000).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rlalgo import BatchRLAlgo, DataSpec, Episodes, TransitionBatch, Transitions
+from rlalgo import BatchRLAlgo, DataSpec, Episodes, Run, TransitionBatch, Transitions
 from rlalgo.config import Count, Fraction, HiddenDims, Positive, StateEncoder, Whole
 from rlalgo.core.scaler import ActionScaler
-from rlalgo.core.trainer import Run
 from rlalgo.errors import ConfigError
 from rlalgo.nets import Normalizer, Target, critics_for
 from rlutils.randomness import forked_rng

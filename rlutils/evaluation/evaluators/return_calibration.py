@@ -1,18 +1,13 @@
 """Whether what a return-conditioned model does depends on the return it is asked for, and rightly so."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from rlalgo import BatchRLAlgo, Dataset, Episodes, Run
 from rlalgo.config import Count
-from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.dataset import Dataset
-from rlalgo.core.episodes import Episodes
-from rlalgo.core.trainer import Run
 from rlalgo.errors import ConfigError
 from rlutils.evaluation.evaluators.action_error import ActionError, draw, error_of, need_held_out
 

@@ -1,7 +1,5 @@
 """Callbacks: what watches a run. Each is an object with run-time hookimpls, picked by name in YAML."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlalgo import Run, hookimpl
 from rlalgo.config import Count
-from rlalgo.core.trainer import Run
-from rlalgo.hookspecs import hookimpl
 
 
 class Averager:

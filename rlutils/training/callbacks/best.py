@@ -1,16 +1,13 @@
 """Keeps the best checkpoint besides the last one, and names it so."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from rlalgo.core.trainer import Run
+from rlalgo import Run, hookimpl
 from rlalgo.errors import RlalgoWarning, near
-from rlalgo.hookspecs import hookimpl
 from rlutils.evaluation.statistics import EvalResult
 
 

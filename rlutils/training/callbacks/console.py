@@ -14,9 +14,8 @@ from rich.table import Column
 from rich.text import Text
 from torch import Tensor
 
+from rlalgo import Run, hookimpl
 from rlalgo.config import Count, Positive
-from rlalgo.core.trainer import Run
-from rlalgo.hookspecs import hookimpl
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.machine import clock
 from rlutils.training.callbacks import Averager

@@ -1,14 +1,11 @@
 """metrics.csv: one row per interval, with the means of the training metrics."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path
 from typing import ClassVar
 
-from rlalgo.core.trainer import Run
-from rlalgo.hookspecs import hookimpl
+from rlalgo import Run, hookimpl
 from rlutils.config.files import write_atomic
 from rlutils.training.callbacks import Logger
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rlalgo.core.trainer import Run
-from rlalgo.hookspecs import hookimpl
+from rlalgo import Run, hookimpl
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.training.callbacks import Logger
 
