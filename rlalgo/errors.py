@@ -4,7 +4,9 @@ The command line prints these without a traceback; anything else is a defect of 
 """
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class RlalgoError(Exception):
@@ -39,7 +41,15 @@ class CheckpointError(RlalgoError):
 
 
 class EnvironmentFault(RlalgoError):
-    """An environment cannot be made, or does not fit the data."""
+    """An environment cannot be made, does not fit the data, or breaks while it is played."""
+
+
+class EvaluatorFault(RlalgoError):
+    """An evaluator raised, or gave what is no number."""
+
+
+class CallbackFault(RlalgoError):
+    """A callback, or a plugin's run-time hook, raised."""
 
 
 class TrainingError(RlalgoError):
@@ -54,6 +64,27 @@ def near(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the closest of the `known` names, or an empty string."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def told(error: BaseException) -> str:
+    """An error of somebody else's code on one line, with the place that raised it: `KeyError: 'x' (my_env.py:12)`."""
+    text = _line(str(error), 300)
+    if isinstance(error, RlalgoError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
+
+
+def shown(value: object) -> str:
+    """A value that was got instead of another, on one short line."""
+    return _line(repr(value), 60)
+
+
+def _line(text: str, most: int) -> str:
+    """Printable characters alone, on one line of that many at most."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def a(noun: str) -> str:

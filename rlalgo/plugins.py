@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium
 import pluggy
 from torch import nn
 
@@ -59,6 +60,8 @@ _RULES: dict[str, tuple[type | None, tuple[str, ...]]] = {
     "evaluator": (None, ("evaluate",)),
 }
 _ROLES = {"state", "action", "return", "timestep"}
+_REGISTERING: set[str] = set()
+"""Files that registered environments with Gymnasium when they were imported: they need no hooks."""
 _HOOKS = [name for name in vars(hookspecs) if name.startswith("rlalgo_")]
 
 
@@ -175,7 +178,10 @@ def _entry_points() -> list[metadata.EntryPoint]:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Imports a file once per process, so that a class is the same class in every catalogue."""
+    """Imports a file once per process, so that a class is the same class in every catalogue.
+
+    What it registers with Gymnasium may name it by its own name (`entry_point="my_env:MyEnv"`).
+    """
     if not path.is_file():
         raise PluginError(f"plugin file {path} does not exist (in YAML, paths begin at the YAML file's folder)")
     digest = hashlib.sha1(str(path).encode() + path.read_bytes()).hexdigest()[:12]
@@ -187,11 +193,16 @@ def _import_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = dict(gymnasium.registry)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    if any(before.get(ident) is not made for ident, made in gymnasium.registry.items()):
+        _REGISTERING.add(name)
+        if getattr(sys.modules.get(path.stem), "__name__", name).startswith("_plugin_"):
+            sys.modules[path.stem] = module
     return module
 
 
@@ -254,7 +265,7 @@ def _checked(where: str, plugin: Any) -> pluggy.PluginManager:
         manager.check_pending()
     except pluggy.PluginValidationError as error:  # arguments that the hook does not have, ...
         raise PluginError(f"{where}: {error}") from error
-    if not manager.get_hookcallers(plugin):
+    if not manager.get_hookcallers(plugin) and getattr(plugin, "__name__", None) not in _REGISTERING:
         raise PluginError(f"{where}: has no hooks; define one of {', '.join(_HOOKS)}")
     return manager
 

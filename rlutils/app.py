@@ -16,13 +16,13 @@ from rlalgo.core.algo import misfit, supports
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
 from rlutils.checkpoints import store as checkpoints
-from rlutils.checkpoints.loading import run_config, run_settings
+from rlutils.checkpoints.loading import run_config, run_folder, run_settings, typed_modules
 from rlutils.config.catalogue import catalogue, read_settings
 from rlutils.config.files import read_yaml, write_json
 from rlutils.config.overrides import override
 from rlutils.config.settings import DEFAULTS, Settings
 from rlutils.evaluation.statistics import EvalResult
-from rlutils.machine import listening, pick_device
+from rlutils.machine import listening, pick_device, threads
 from rlutils.randomness import seed_everything
 from rlutils.training.folder import claim, new_folder, refuse_taken, write_beginning
 from rlutils.training.run import Run
@@ -61,7 +61,8 @@ def train(
     folder = new_folder(file.stem if file else checked.algo.name, checked.seed) if out is None else Path(out)
     if command is None:
         command = " ".join(["rlalgo train", str(file or folder / "config.yaml"), *texts])
-    return _fit(checked, known, folder, command, replace=replace)
+    with threads(checked.threads):
+        return _fit(checked, known, folder, command, replace=replace)
 
 
 def resume(
@@ -84,7 +85,8 @@ def resume(
             raise ConfigError([f"{key}: a resumed run keeps its algo, source, seed, holdout and plugins"])
     settings, known = run_settings(folder, plugins, overrides, block)
     own = read_yaml(folder / "config.yaml").get("plugins") or ()
-    return _fit(changed(settings, plugins=tuple(own)), known, folder, resuming=True)
+    with threads(settings.threads):
+        return _fit(changed(settings, plugins=tuple(own)), known, folder, resuming=True)
 
 
 def evaluate(
@@ -97,16 +99,17 @@ def evaluate(
     """Plays a trained run again and writes the result beside its evaluations.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or one of its checkpoints.
         checkpoint: `last`, `best` or `step_N`.
         policies: options of each policy to play; None for those of the run's configuration.
         overrides: `evaluation.episodes=100`, `env.id=...`; the defaults are the run's own.
         plugins: modules and files to load.
     """
-    folder = Path(folder)
+    found = checkpoints.find(Path(folder), checkpoint)
+    folder = run_folder(Path(folder))
     values = {**run_config(folder), "callbacks": []}
     values.pop("trainer", None)  # which is not needed here, nor whoever provided it
-    found = checkpoints.find(folder, checkpoint)
+    plugins = [*plugins, *typed_modules(values, overrides)]
     algo, choice = checkpoints.load_algo(found, catalogue(plugins))
     if policies is not None:
         values["evaluation"] = {**values.get("evaluation", {}), "policies": list(policies)}
@@ -116,7 +119,7 @@ def evaluate(
             raise ConfigError(
                 [f"{key}: says what was trained and on what, and cannot be overridden; train another run"]
             )
-    settings, known = read_settings({**wish, "algo": choice}, (), plugins)
+    settings, known = read_settings({**wish, "algo": choice}, (), plugins, recorded=True)
     episodes, held_out = _no_episodes(algo.spec), None
     if settings.evaluation.evaluators:
         episodes, label = _load_episodes(settings)
@@ -129,7 +132,7 @@ def evaluate(
         result = run.examiner.examine(algo.to(run.device), checkpoints.step_of(found), run)
     finally:
         run.examiner.close()
-    more = {"source": "evaluate", "checkpoint": found.resolve().name, "which": checkpoint}
+    more = {"source": "evaluate", "checkpoint": found.name, "which": checkpoint}
     path = folder / "evaluations" / f"evaluate_{datetime.now():%Y%m%d-%H%M%S-%f}.json"
     write_json(path, {**result.to_mapping(), **more})
     return result
@@ -158,8 +161,6 @@ def _fit(
             raise ConfigError([f"trainer.steps: {steps}, but {folder} has made {done} updates already; give more"])
     episodes, held_out = hold_out(episodes, settings.holdout, settings.seed)
     seed_everything(settings.seed)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     run = Run(folder, settings, known, episodes, held_out, resuming)
     algo = _make_algo(settings, episodes.spec, run.device)
     trainer = core_plugins.make("trainer", settings.trainer)
@@ -169,12 +170,14 @@ def _fit(
         algo.dataset(episodes)  # refuses what it cannot learn from
         # Only now, when nothing is left to refuse: an old run is deleted here.
         claim(folder, replace)
-        write_beginning(folder, settings, label, episodes, held_out, command)
-        run.write_state("running")
     error: BaseException | None = None
     try:
         with listening(run.ask_to_stop):
+            if not resuming:
+                write_beginning(folder, settings, label, episodes, held_out, command)
+                run.write_state("running")
             trainer.fit(algo, episodes, run)
+            run.check_end()
     except BaseException as raised:
         error = raised
         raise

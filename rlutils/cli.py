@@ -1,22 +1,22 @@
 """The command line. What needs torch or draws is imported by the command that uses it: help is there at once."""
 
-import functools
 import json
 import shlex
+import signal
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from rlalgo.errors import ConfigError, RlalgoError, RlalgoWarning
+from rlalgo.errors import ConfigError
 from rlalgo.hookspecs import CATALOGUE_HOOKS
 from rlalgo.version import __version__
 from rlutils.config.files import parse_yaml, write_json
 from rlutils.inventory import SCHEMAS, inventory, print_inventory
+from rlutils.machine import amount
+from rlutils.outcome import complain, reported
 
 app = typer.Typer(
     help="Offline reinforcement learning from YAML: train, evaluate, play, report.",
@@ -36,29 +36,9 @@ RunFolder = Annotated[Path, typer.Argument(help="Run folder that train wrote.")]
 
 
 def main() -> None:
-    """The console script: errors that a person can act on are printed without a traceback."""
+    """The command line: errors that a person can act on are printed without a traceback."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `rlutils.__main__` took it away while this was imported
     app()
-
-
-def reported(command: Callable[..., None]) -> Callable[..., None]:
-    """Prints expected errors and chooses the exit status: 2 for an error, 130 or 143 after a signal."""
-
-    @functools.wraps(command)
-    def wrapper(*arguments: Any, **options: Any) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = _show_warning(warnings.showwarning)
-                command(*arguments, **options)
-        except RlalgoError as error:
-            _complain(f"error: {error}")
-            for note in getattr(error, "__notes__", []):
-                _complain(note)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt as stop:
-            _complain(str(stop) or "stopped")
-            raise typer.Exit(143 if "SIGTERM" in str(stop) else 130) from None
-
-    return wrapper
 
 
 @app.command()
@@ -111,7 +91,7 @@ def sweep(
     failed = [job for job in jobs if job.state == "failed"]
     for job in failed:
         twice = " twice" if job.tries > 1 else ""
-        _complain(f"{job.name} failed{twice}: {job.note}; its whole output: {job.log}")
+        complain(f"{job.name} failed{twice}: {job.note}; its whole output: {job.log}")
     out.print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished; rlalgo report {jobs[0].out}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
@@ -162,7 +142,7 @@ def play(
             raise ConfigError([f"--option '{text}': expected key=value"])
         options[key] = parse_yaml(value, f"--option '{text}'")
     for played in play_run(run, options, checkpoint, episodes, seed, video, plugin or ()):
-        out.print(f"seed {played.seed}: return {played.ret:,.1f} in {len(played.rewards):,} steps")
+        out.print(f"seed {played.seed}: return {amount(played.ret)} in {len(played.rewards):,} steps")
     if video is not None:
         out.print(f"video: {video}", soft_wrap=True)
 
@@ -194,8 +174,8 @@ def collect(
     result = collect_file(config, list(overrides or []), replace, plugin or (), out)
     returns = result.returns
     out.print(
-        f"{result.id}: {result.episodes:,} episodes, {result.steps:,} steps, returns {min(returns):,.1f} to "
-        f"{max(returns):,.1f}, in {result.seconds:.1f} s, at {result.path}",
+        f"{result.id}: {result.episodes:,} episodes, {result.steps:,} steps, returns {amount(min(returns))} to "
+        f"{amount(max(returns))}, in {result.seconds:.1f} s, at {result.path}",
         soft_wrap=True,
     )
 
@@ -273,22 +253,6 @@ def print_schema(
 def version() -> None:
     """Print the version."""
     print(__version__)
-
-
-def _complain(text: str) -> None:
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
-
-
-def _show_warning(before: Any) -> Any:
-    """Our own warnings as one plain line; others as ever."""
-
-    def show(message: Any, category: Any, *rest: Any, **options: Any) -> None:
-        if issubclass(category, RlalgoWarning):
-            _complain(f"warning: {message}")
-        else:
-            before(message, category, *rest, **options)
-
-    return show
 
 
 if __name__ == "__main__":

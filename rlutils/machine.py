@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_STOPPING = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 class Stopwatch:
     """Seconds since it was made."""
 
@@ -37,15 +40,24 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def amount(value: float) -> str:
+    """A return as text, small ones with four digits: `3,123.4`, `-20.27`, `0.8125`."""
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 @contextlib.contextmanager
 def listening(on_signal: Callable[[str], None]) -> Iterator[None]:
-    """While this lasts, SIGINT and SIGTERM do nothing but call `on_signal("SIGINT")` or `on_signal("SIGTERM")`."""
+    """While this lasts, SIGINT, SIGTERM and SIGHUP do nothing but call `on_signal` with their names.
+
+    SIGHUP stays ignored where it is (`nohup`).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers; whoever made the thread decides there
         return
     handlers = {
         number: signal.signal(number, lambda number, _: on_signal(signal.Signals(number).name))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in _STOPPING
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield
@@ -69,6 +81,20 @@ def pick_device(name: str) -> torch.device:
         choices = "choose auto, cpu, cuda, cuda:N or mps"
         raise ConfigError([f"device: '{name}' cannot be used here{why}; {choices}"]) from error
     return device
+
+
+@contextlib.contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """While this lasts, torch computes with this many threads; None leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def versions() -> dict[str, str]:

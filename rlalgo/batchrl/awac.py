@@ -41,6 +41,8 @@ class AWAC(BatchRLAlgo[TransitionBatch]):
         """Largest advantage weight. (The authors' option to normalize weights over the batch is left out.)"""
         n_action_samples: Count = 1
         """Draws of the policy that estimate the value of a state."""
+        clip: Positive | None = None
+        """Largest gradient norm of each optimizer; null for no limit."""
         normalize: bool = True
         """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: StateEncoder | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Policy, TransitionBatch, Transitions, hookimpl
@@ -41,7 +42,7 @@ class BC(BatchRLAlgo[TransitionBatch]):
         keep_top: Fraction = 1.0
         """%BC: imitate the best episodes only, up to this share of the steps; 0.1 is the paper's 10%BC."""
         tanh: bool = True
-        """Squash continuous actions into a bounded action space."""
+        """Squash continuous actions into their bounds, or into the range of the data where there are none."""
         gaussian: bool = False
         """Learn the spread of continuous actions too, by maximum likelihood; else the squared error is minimized."""
         state_encoder: StateEncoder | None = None
@@ -54,13 +55,14 @@ class BC(BatchRLAlgo[TransitionBatch]):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
+        if config.gaussian and isinstance(spec.action_space, spaces.Discrete):
+            raise ValueError(f"gaussian is for continuous actions, got {spec.action_space}; set it to false")
         space, dims = spec.encoder_space(), config.hidden_dims
         self.normalizer = Normalizer(space.shape)
         features = trunk(space, config.state_encoder, dims, config.dropout)
         head = action_head(dims[-1], spec.action_space, config.tanh, config.gaussian)
         self.actor = nn.Sequential(features, head)
         self.stochastic = head.stochastic
-        self.clip = config.clip
         self.optimizers["actor"] = torch.optim.AdamW(
             self.actor.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
         )

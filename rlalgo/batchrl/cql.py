@@ -24,7 +24,6 @@ from rlalgo.nets import (
     SquashedGaussian,
     SquashedGaussianHead,
     Target,
-    bounded_box,
     trunk,
 )
 
@@ -71,6 +70,8 @@ class CQL(BatchRLAlgo[TransitionBatch]):
         does `max_q_backup`, which excludes it."""
         bc_warmup_steps: Whole = 0
         """Updates at the start in which the actor clones the data (the authors' `policy_eval_start`)."""
+        clip: Positive | None = None
+        """Largest gradient norm of each optimizer; null for no limit."""
         normalize: bool = True
         """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: StateEncoder | None = None
@@ -90,7 +91,8 @@ class CQL(BatchRLAlgo[TransitionBatch]):
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
-        actions = bounded_box(spec.action_space, self.name)
+        actions = spec.action_space
+        assert isinstance(actions, spaces.Box)
         self.A = actions.shape[0]
         self.normalizer = Normalizer(space.shape)
         self.actor = nn.Sequential(trunk(space, encoder, dims), SquashedGaussianHead(dims[-1], actions))

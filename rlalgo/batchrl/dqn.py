@@ -42,6 +42,8 @@ class DQN(BatchRLAlgo[TransitionBatch]):
         """Let the trained network choose the action that the target network values."""
         dueling: bool = False
         """State value and advantages in streams of their own."""
+        clip: Positive | None = None
+        """Largest gradient norm of each optimizer; null for no limit."""
         normalize: bool = True
         """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: StateEncoder | None = None
@@ -83,7 +85,7 @@ class DQN(BatchRLAlgo[TransitionBatch]):
 
     def update(self, batch: TransitionBatch, step: int) -> dict[str, Tensor]:
         values = self.values(batch.observations)  # (B, n)
-        q = values.gather(1, batch.actions.unsqueeze(1)).squeeze(1)  # (B,)
+        q = values.gather(1, self.scaler(batch.actions).unsqueeze(1)).squeeze(1)  # (B,)
         loss = error = F.huber_loss(q, self.targets(batch))
         metrics = {"critic/loss": error.detach(), "critic/q_mean": q.detach().mean()}
         if self.config.conservative_weight:

@@ -26,7 +26,6 @@ from rlalgo.nets import (
     SquashedGaussian,
     SquashedGaussianHead,
     Target,
-    bounded_box,
     trunk,
 )
 
@@ -55,6 +54,8 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
         """Discount of the next step's value."""
         tau: Fraction = 0.005
         """Share by which the target critics move to the trained ones at each update."""
+        clip: Positive | None = None
+        """Largest gradient norm of each optimizer; null for no limit."""
         normalize: bool = False
         """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: StateEncoder | None = None
@@ -72,7 +73,8 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
-        actions = bounded_box(spec.action_space, self.name)
+        actions = spec.action_space
+        assert isinstance(actions, spaces.Box)
         self.A = actions.shape[0]
         self.normalizer = Normalizer(space.shape)
         self.actor = nn.Sequential(trunk(space, encoder, dims), SquashedGaussianHead(dims[-1], actions))

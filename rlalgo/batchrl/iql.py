@@ -52,11 +52,13 @@ class IQL(BatchRLAlgo[TransitionBatch]):
         """Largest advantage weight."""
         dropout: Probability = 0.0
         """Dropout after the actor's hidden layers (0.1 for Adroit in appendix B)."""
-        reward_scale: Positive | Literal["auto"] = "auto"
-        """Factor on rewards; auto takes 1000 / (best - worst return of the data), as the authors do for MuJoCo, and 1
-        where all returns are equal."""
+        reward_scale: Positive | Literal["auto"] = 1.0
+        """Factor on rewards; auto takes 1000 / (best - worst return of the data), as the authors do for HalfCheetah,
+        Hopper and Walker2d alone, and 1 where all returns are equal."""
         dueling: bool = False
         """State value and advantages of each discrete critic in streams of their own (Wang et al. 2016, equation 9)."""
+        clip: Positive | None = None
+        """Largest gradient norm of each optimizer; null for no limit."""
         normalize: bool = True
         """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: StateEncoder | None = None
@@ -134,4 +136,4 @@ class IQL(BatchRLAlgo[TransitionBatch]):
 @hookimpl
 def rlalgo_register_algos(register: Any) -> None:
     register(IQL)
-    register(IQL, "discrete_iql", reward_scale=1.0)
+    register(IQL, "discrete_iql")

@@ -25,7 +25,6 @@ from rlalgo.nets import (
     DeterministicHead,
     Normalizer,
     Target,
-    bounded_box,
     trunk,
 )
 
@@ -97,6 +96,8 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
         """Standard deviation of the noise on target actions, in units of half the action range."""
         noise_clip: NonNegative = 0.5
         """Largest noise on target actions, in the same units."""
+        clip: Positive | None = None
+        """Largest gradient norm of each optimizer; null for no limit."""
         normalize: bool = False
         """Normalize vector observations by the data's mean and standard deviation."""
         state_encoder: StateEncoder | None = None
@@ -105,7 +106,8 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
-        actions = bounded_box(spec.action_space, self.name)
+        actions = spec.action_space
+        assert isinstance(actions, spaces.Box)
         self.normalizer = Normalizer(space.shape)
         features = trunk(space, encoder, dims, layer_norm=config.actor_norm)
         self.actor = nn.Sequential(features, DeterministicHead(dims[-1], actions))

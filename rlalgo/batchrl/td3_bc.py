@@ -20,7 +20,6 @@ from rlalgo.nets import (
     DeterministicHead,
     Normalizer,
     Target,
-    bounded_box,
     trunk,
 )
 
@@ -49,6 +48,8 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
         """Standard deviation of the noise on target actions, in units of half the action range."""
         noise_clip: NonNegative = 0.5
         """Largest noise on target actions, in the same units."""
+        clip: Positive | None = None
+        """Largest gradient norm of each optimizer; null for no limit."""
         normalize: bool = True
         """Normalize vector observations by the data's mean and standard deviation (section 5)."""
         state_encoder: StateEncoder | None = None
@@ -57,7 +58,8 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
-        actions = bounded_box(spec.action_space, self.name)
+        actions = spec.action_space
+        assert isinstance(actions, spaces.Box)
         self.normalizer = Normalizer(space.shape)
         self.actor = nn.Sequential(trunk(space, encoder, dims), DeterministicHead(dims[-1], actions))
         self.critics = Critics(space, encoder, dims, actions.shape[0])

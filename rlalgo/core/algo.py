@@ -45,7 +45,7 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box, spaces.Discrete)
 
     clip: float | None = None
-    """Largest gradient norm that `minimize` lets through; None for no limit."""
+    """Largest gradient norm that `minimize` lets through; None for no limit. `clip` of the config, if it has one."""
     stochastic: bool = True
     """Whether the policy has anything to sample."""
     gradient_hook: Callable[[str], None] | None = None
@@ -57,6 +57,7 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
             raise TypeError(message)
         self.spec = spec
         self.config = config
+        self.clip = getattr(config, "clip", self.clip)
         self.scaler = ActionScaler(spec.action_space)
         self.optimizers: dict[str, Optimizer] = {}
         self.schedulers: dict[str, LRScheduler] = {}
@@ -68,10 +69,11 @@ class BatchRLAlgo(nn.Module, ABC, Generic[B]):
         return next(self.parameters()).device
 
     def prepare(self, episodes: Episodes, total_steps: int) -> None:
-        """Once, before fitting: normalizers from the data, schedules from the number of updates.
+        """Once, before fitting: scales and normalizers from the data, schedules from the number of updates.
 
         An algorithm with any of these extends this method and calls it: `super().prepare(episodes, total_steps)`.
         """
+        self.scaler.fit(episodes)
         self.prepared = True
 
     @abstractmethod

@@ -6,7 +6,6 @@ that the next observation of step t is simply the next row and costs no memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -104,15 +103,19 @@ class Episodes:
         return out.float()
 
     def top(self, fraction: float) -> Episodes:
-        """The best episodes, best first, until their steps reach `fraction` of all; file order is kept."""
+        """The best episodes, best first, as long as they hold at most `fraction` of all steps; file order is kept.
+
+        At least one, and none that comes after the first that is too long, as in the Decision Transformer's code.
+        """
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction must be in (0, 1], got {fraction}")
         if fraction == 1:
             return self
         order = self.returns().argsort(descending=True, stable=True)
         lengths = self.lengths()[order]
-        wanted = max(math.ceil(fraction * self.steps - 1e-6), 1)  # 0.55 * 100 is a little above 55
-        return self.select(order[lengths.cumsum(0) - lengths < wanted].sort().values)
+        fits = lengths.cumsum(0) <= fraction * self.steps + 1e-6  # 0.29 * 100 is a little below 29
+        fits[:1] = True
+        return self.select(order[fits].sort().values)
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Episodes, Episodes]:
         """Two disjoint parts by whole episodes: the first has about `fraction` of them, at least one each."""
@@ -220,7 +223,8 @@ class Episodes:
         for column in ("rewards", "actions") if self.mapped else ("rewards", "observations", "actions"):
             self._refuse(name, column, _not_finite(getattr(self, column)), "not finite")
         if isinstance(action, spaces.Discrete):
-            outside = (self.actions < 0) | (self.actions >= int(action.n))
+            first = int(action.start)
+            outside = (self.actions < first) | (self.actions >= first + int(action.n))
         else:
             low, high = (torch.from_numpy(_widened(action, side)) for side in (-1, 1))
             outside = ((self.actions < low) | (self.actions > high)).any(-1)
@@ -263,4 +267,5 @@ def _widened(space: spaces.Space, side: int) -> np.ndarray:
     """A Box's lower (-1) or upper (+1) bound, moved outwards by what a float32 file may round away."""
     assert isinstance(space, spaces.Box)
     bound = space.low if side < 0 else space.high
-    return bound + side * 1e-5 * (1 + np.abs(bound))
+    with np.errstate(over="ignore"):  # beyond float32's largest number there is nothing to refuse
+        return bound + side * 1e-5 * (1 + np.abs(bound))

@@ -17,6 +17,7 @@ from torch import Tensor
 from rlalgo.core.episodes import Episodes
 from rlalgo.core.policy import Policy
 from rlalgo.core.spec import DataSpec
+from rlalgo.core.stepping import reset, step
 
 
 @dataclass
@@ -60,6 +61,10 @@ def traces(
         envs: only `reset`, `step` and `action_space` are used.
         seeds: for each row the seeds of its episodes, each taken when its episode begins.
         keep_observations: False keeps but the last observation of a trace.
+
+    Raises:
+        EnvironmentFault: an environment raised, or answered what is no observation, reward or flag of its own; with
+            the seed of the episode and the step.
     """
     discrete = [isinstance(env.action_space, gymnasium.spaces.Discrete) for env in envs]
     queues = [iter(row) for row in seeds]
@@ -69,7 +74,7 @@ def traces(
         started = []
         for row in free:
             if (seed := next(queues[row], None)) is not None:
-                observation, _ = envs[row].reset(seed=int(seed))  # Gymnasium refuses numpy's integers
+                observation = reset(envs[row], int(seed))  # Gymnasium refuses numpy's integers
                 started.append(Trace(row, int(seed), [_copy(observation)]))
         if started:
             policy.reset(torch.tensor([trace.row for trace in started]))
@@ -83,14 +88,16 @@ def traces(
             actions = policy.act(_batch([trace.observations[-1] for trace in playing]), index).numpy().copy()
             for trace, action in zip(playing, actions, strict=True):
                 given = int(action) if discrete[trace.row] else action.copy()  # environments may overwrite it
-                observation, reward, terminated, truncated, _ = envs[trace.row].step(given)
+                observation, reward, terminated, truncated = step(
+                    envs[trace.row], given, trace.seed, len(trace.actions)
+                )
                 if not keep_observations:
                     trace.observations.clear()
                 trace.observations.append(_copy(observation))
                 trace.actions.append(action)
-                trace.rewards.append(float(reward))
+                trace.rewards.append(reward)
                 if terminated or truncated:
-                    trace.terminated, trace.truncated = bool(terminated), bool(truncated)
+                    trace.terminated, trace.truncated = terminated, truncated
                     free.append(trace.row)
             rewards = np.array([trace.rewards[-1] for trace in playing], np.float32)
             policy.observe(torch.from_numpy(rewards), index)
@@ -127,6 +134,7 @@ def rollout(
 
     Raises:
         ValueError: the policy's rows are not as many as the environments, or there is nothing to play.
+        EnvironmentFault: see `traces`.
     """
     n, seed = len(envs), int(seed)
     if n != len(policy.options) or n == 0:
@@ -139,8 +147,8 @@ def rollout(
     for row in range(n):
         rank, size = group[:row].count(group[row]), group.count(group[row])
         quotas.append(range(seed + rank, seed + episodes, size))
-    spec = _spec_of(envs[0])
     played = [trace for trace in traces(policy, envs, quotas, keep_observations) if trace.over]
+    spec = _spec_of(envs[0], longest=max(len(trace.rewards) for trace in played))
     played.sort(key=lambda trace: (group[trace.row], trace.seed))
     info = {
         "option": torch.tensor([group[trace.row] for trace in played]),
@@ -171,12 +179,13 @@ def _batch(observations: list[Any]) -> Any:
     return torch.from_numpy(np.array(observations)) if isinstance(observations[0], np.ndarray) else observations
 
 
-def _spec_of(env: gymnasium.Env) -> DataSpec:
+def _spec_of(env: gymnasium.Env, longest: int) -> DataSpec:
+    """What an environment's episodes are made of, of which the longest had so many steps."""
     made_by = getattr(env, "spec", None)  # None where the environment was not made by its id
     return DataSpec(
         observation_space=env.observation_space,
         action_space=env.action_space,
-        max_steps=(made_by and made_by.max_episode_steps) or 2**31 - 1,
+        max_steps=(made_by and made_by.max_episode_steps) or longest,
         env_id=made_by and made_by.id,
     )
 

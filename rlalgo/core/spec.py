@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ class DataSpec:
     observation_space: spaces.Space
     """Space of one stored observation: a Box (a single frame where frames are stacked)."""
     action_space: spaces.Space
-    """Box with one dimension, or Discrete starting at 0."""
+    """Box with one dimension, or Discrete with any start."""
     frame_stack: int = 1
     """Observations an encoder sees at once; applied when gathering and playing, never stored."""
     max_steps: int = 1000
@@ -33,7 +34,7 @@ class DataSpec:
     env_id: str | None = None
     """Gymnasium id of the environment that the data comes from."""
     ref_scores: tuple[float, float] | None = None
-    """Returns of a random and of an expert policy: 0 and 100 of the normalized score."""
+    """Returns of a random and of an expert policy, finite and not the same: 0 and 100 of the normalized score."""
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     """What source and environment both do to raw observations, and the environment's own arguments."""
 
@@ -49,10 +50,10 @@ class DataSpec:
         one_box = isinstance(action, spaces.Box) and action.dtype == np.float32 and len(action.shape) == 1
         if not one_box and not isinstance(action, spaces.Discrete):
             raise DataError(f"action space {action}: expected a Discrete space or a one-dimensional Box of floats")
-        if isinstance(action, spaces.Discrete) and action.start != 0:
-            raise DataError(f"action space {action} starts at {action.start}: shift actions to start at 0")
         if self.frame_stack < 1 or self.max_steps < 1:
             raise DataError(f"frame_stack {self.frame_stack} and max_steps {self.max_steps} must both be 1 or more")
+        if self.ref_scores is not None:
+            normalized_score(0.0, self.ref_scores)
 
     def encoder_space(self) -> spaces.Box:
         """What encoders see: `observation_space` with frames stacked.
@@ -98,8 +99,16 @@ class DataSpec:
 
 
 def normalized_score(returns: Returns, ref_scores: tuple[float, float]) -> Returns:
-    """Returns on the scale from 0 (a random policy) to 100 (an expert), by the reference scores of the two."""
+    """Returns on the scale from 0 (a random policy) to 100 (an expert), by the reference scores of the two.
+
+    Raises:
+        DataError: the two are the same, or not finite.
+    """
     random, expert = ref_scores
+    if random == expert or not math.isfinite(expert - random):
+        raise DataError(
+            f"ref_scores {ref_scores}: expected two different finite returns, of a random and an expert policy"
+        )
     return 100 * (returns - random) / (expert - random)
 
 

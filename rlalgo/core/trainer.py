@@ -13,7 +13,7 @@ from rlalgo.core.policy import Policy
 
 
 class StopTraining(Exception):
-    """Raised by a callback or a trainer to end training early and cleanly; its text says why."""
+    """Raised in any hook to end training early and cleanly; its text says why. The run evaluates and saves first."""
 
 
 class Run(Protocol):
@@ -33,7 +33,12 @@ class Run(Protocol):
     stopped: str | None
     """Why training ended before its time, if it did."""
     stop_signal: str | None
-    """Name of a signal that asked for a clean stop (SIGINT, SIGTERM), or None."""
+    """Name of a signal that asked for a clean stop (SIGINT, SIGTERM, SIGHUP), or None."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether to stop now: a callback wants it, a signal came, or a callback failed. Look after every update,
+        and if so save, evaluate where `evaluates_at` says so, and return; the run then says why it ended."""
 
     # For trainers, in the order in which they call:
 
@@ -43,14 +48,26 @@ class Run(Protocol):
     def start(self, algo: BatchRLAlgo, total_steps: int) -> None:
         """Tells every callback that training begins or goes on."""
 
+    def catch_up(self, algo: BatchRLAlgo) -> float | None:
+        """After `start`: on resume, the evaluation that belongs to the checkpoint we go on from, if it is due there:
+        played now where the run was stopped before it was done, else told to the callbacks once more. Its score."""
+
     def on_step(self, step: int, metrics: dict[str, Tensor]) -> None:
         """Tells every callback about one update; metrics are 0-d tensors."""
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether there is to be an evaluation after this update: every so many, at the last, never without aim."""
+        """Whether there is to be an evaluation after this update: every so many, at the last, where a callback stops
+        the run; never without aim."""
 
     def evaluate(self, algo: BatchRLAlgo, step: int) -> float | None:
-        """Plays and measures; tells the callbacks; the score to compare by (higher is better), or None."""
+        """Plays and measures; tells the callbacks; the score to compare by (higher is better), or None.
+
+        Call it when `checkpoint` has saved this very step: whatever breaks or stops an evaluation costs no training.
+
+        Raises:
+            EnvironmentFault, EvaluatorFault: what failed, and where.
+            KeyboardInterrupt: a signal came.
+        """
 
     def rollout(self, policy: Policy, episodes: int, seed: int) -> Episodes:
         """Plays a policy in the run's environments (what an online trainer collects with)."""

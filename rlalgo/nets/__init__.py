@@ -13,7 +13,6 @@ from rlalgo.nets.heads import (
     SquashedGaussian,
     SquashedGaussianHead,
     action_head,
-    bounded_box,
 )
 from rlalgo.nets.layers import Flatten, Normalizer, encoder, inputs, mlp, trunk
 from rlalgo.nets.optim import decay_groups, masked_mean, warmup_cosine
@@ -37,7 +36,6 @@ __all__ = [
     "SquashedGaussianHead",
     "Target",
     "action_head",
-    "bounded_box",
     "critics_for",
     "decay_groups",
     "encoder",

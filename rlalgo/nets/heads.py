@@ -1,6 +1,6 @@
 """Action heads: features to a distribution over scaled actions.
 
-Inside an algorithm a bounded Box is [-1, 1] (`rlalgo.core.scaler`). Every distribution has `mode()`,
+Inside an algorithm every Box is [-1, 1] (`rlalgo.core.scaler`). Every distribution has `mode()`,
 `log_prob(actions)` and, where there is something to draw, `sample(generator)`. Leading dimensions are free.
 """
 
@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
-
-from rlalgo.core.scaler import ActionScaler
 
 LOG_STD = (-5.0, 2.0)
 """Range of a Gaussian policy's log standard deviation (IQL's and AWAC's code)."""
@@ -122,7 +120,7 @@ Distribution = Deterministic | Gaussian | SquashedGaussian | Categorical
 
 
 class DeterministicHead(nn.Module):
-    """Features to one continuous action; `tanh` keeps it inside a bounded Box."""
+    """Features to one continuous action; `tanh` keeps it inside [-1, 1]."""
 
     stochastic: ClassVar[bool] = False
     """Whether there is something to sample."""
@@ -130,7 +128,7 @@ class DeterministicHead(nn.Module):
     def __init__(self, features: int, space: spaces.Box, tanh: bool = True) -> None:
         super().__init__()
         self.out = nn.Linear(features, space.shape[0])
-        self.squash = nn.Tanh() if tanh and space.is_bounded() else nn.Identity()
+        self.squash = nn.Tanh() if tanh else nn.Identity()
 
     def forward(self, features: Tensor) -> Deterministic:  # (..., F)
         return Deterministic(self.squash(self.out(features)))
@@ -146,11 +144,11 @@ class GaussianHead(nn.Module):
     def __init__(self, features: int, space: spaces.Box, tanh: bool = True) -> None:
         super().__init__()
         self.out = nn.Linear(features, space.shape[0])
-        self.squash = nn.Tanh() if tanh and space.is_bounded() else nn.Identity()
+        self.squash = nn.Tanh() if tanh else nn.Identity()
         self.log_std = nn.Parameter(torch.zeros(space.shape[0]))
-        scaler = ActionScaler(space)
-        self.register_buffer("low", scaler(scaler.low), persistent=False)
-        self.register_buffer("high", scaler(scaler.high), persistent=False)
+        edge = torch.from_numpy(space.low < space.high).float()  # (A,) a fixed dimension has but one value
+        self.register_buffer("low", -edge, persistent=False)
+        self.register_buffer("high", edge, persistent=False)
 
     def forward(self, features: Tensor) -> Gaussian:  # (..., F)
         return Gaussian(self.squash(self.out(features)), self.log_std.clamp(*LOG_STD), self.low, self.high)
@@ -194,14 +192,6 @@ def action_head(features: int, space: spaces.Space, tanh: bool = True, gaussian:
         return DiscreteHead(features, space)
     assert isinstance(space, spaces.Box)
     return (GaussianHead if gaussian else DeterministicHead)(features, space, tanh)
-
-
-def bounded_box(space: spaces.Space, name: str) -> spaces.Box:
-    """The action space of an algorithm that needs every action within bounds; ValueError otherwise."""
-    assert isinstance(space, spaces.Box)
-    if not space.is_bounded():
-        raise ValueError(f"{name} needs a bounded action space, got {space}; try iql, awac or bc")
-    return space
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:

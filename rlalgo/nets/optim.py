@@ -1,13 +1,13 @@
 """Optimization: parameter groups, schedules and masked means."""
 
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -27,17 +27,32 @@ def decay_groups(module: nn.Module) -> list[dict[str, Any]]:
     return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
 
 
+@dataclass
+class WarmupCosine:
+    """The share of lr at a step. An object, not a function, so that torch saves and loads it with the schedule."""
+
+    warmup: int
+    total: int
+    final: float
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        progress = min((step - self.warmup) / max(self.total - self.warmup, 1), 1.0)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
 def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, final: float | Sequence[float]) -> LambdaLR:
     """Linear warmup over `warmup` updates, then a cosine down to `final` x lr at `total` (1: constant).
 
-    `final` is one for all of the optimizer's parameter groups, or one for each.
+    `final` is one for all of the optimizer's parameter groups, or one for each. A schedule that is loaded keeps the
+    total that it began with: training that goes on for longer stays at the end's rate.
     """
-
-    def factor(final: float, step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
-
     ends = final if isinstance(final, Sequence) else [final] * len(optimizer.param_groups)
-    return LambdaLR(optimizer, [functools.partial(factor, end) for end in ends])
+    return LambdaLR(optimizer, [WarmupCosine(warmup, total, end) for end in ends])
+
+
+def schedule_totals(schedules: Iterable[LRScheduler]) -> set[int]:
+    """The updates by which learning rates fall, of those schedules of `warmup_cosine` that do."""
+    shares = [share for schedule in schedules for share in getattr(schedule, "lr_lambdas", ())]
+    return {share.total for share in shares if isinstance(share, WarmupCosine) and share.final != 1}

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rlalgo import BatchRLAlgo
-from rlalgo.errors import RlalgoError
+from rlalgo.errors import CheckpointError, RlalgoError
 from rlalgo.registry import Catalogue
 from rlutils.checkpoints import store as checkpoints
 from rlutils.config.catalogue import catalogue, read_settings
 from rlutils.config.files import read_yaml
-from rlutils.config.overrides import load_mapping
-from rlutils.config.settings import Settings
+from rlutils.config.modules import own_modules
+from rlutils.config.overrides import load_mapping, override
+from rlutils.config.settings import DEFAULTS, Settings
 from rlutils.machine import pick_device
 
 
@@ -43,9 +44,37 @@ def run_settings(
     """
     values = run_config(folder)
     recorded = folder / "plugins.yaml"
+    plugins = [*plugins, *typed_modules(values, overrides)]
     if recorded.exists():
         checkpoints.refuse_missing(read_yaml(recorded), catalogue(plugins, block), str(folder))
-    return read_settings(values, overrides, plugins, block)
+    return read_settings(values, overrides, plugins, block, recorded=True)
+
+
+def typed_modules(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """The module in the working folder that an override names with `env.id=my_env:My-v0`; a run's own config does not.
+
+    Args:
+        values: what the run's config.yaml says.
+        overrides: what was typed.
+    """
+    named = override({**values, "env": None}, overrides, DEFAULTS)
+    return own_modules(named, Path())
+
+
+def run_folder(path: Path) -> Path:
+    """The run that a path names: the folder itself, or the one that a checkpoint lies in.
+
+    Raises:
+        CheckpointError: it is a checkpoint that was copied out of its run.
+    """
+    if (path / "config.yaml").exists() or not (path / "algo.yaml").exists():
+        return path
+    run = path.absolute().parents[1]
+    if not (run / "config.yaml").exists():
+        raise CheckpointError(
+            f"{path} lies in no run folder, so nothing says how to play it; load it with rlutils.load, or give the run"
+        )
+    return run
 
 
 def run_config(folder: Path) -> dict[str, Any]:

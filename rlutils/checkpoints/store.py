@@ -1,21 +1,17 @@
-"""Checkpoints: a folder with weights (safetensors), what they are (YAML) and the trainer's state.
+"""Checkpoints: a folder with weights (safetensors), what they are (YAML) and the trainer's state (`training_state`).
 
-A checkpoint is written under a temporary name and renamed when complete; `last` and `best` are relative links beside
-it. Nothing is ever unpickled: trainer.pt is read with weights_only=True.
+A checkpoint is written under a temporary name and renamed when complete; then the index lists it (`index`).
 """
 
-import io
 import os
-import pickle
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 
 from rlalgo import BatchRLAlgo, Choice, DataSpec
 from rlalgo.config import parse, to_mapping
@@ -23,60 +19,73 @@ from rlalgo.errors import CheckpointError, ConfigError, DataError
 from rlalgo.plugins import make
 from rlalgo.registry import Catalogue
 from rlalgo.version import __version__
+from rlutils.checkpoints.index import (
+    FILES,
+    PATTERN,
+    Index,
+    look,
+    new_index,
+    read_index,
+    write_index,
+)
+from rlutils.checkpoints.plain import separate
+from rlutils.checkpoints.training_state import TrainingState, apply, capture, load_trainer_state, write_trainer_state
 from rlutils.config.files import read_yaml, write_atomic, write_yaml
-from rlutils.config.settings import uses
-from rlutils.randomness import rng_state, set_rng_state
+from rlutils.config.settings import Settings, uses
 
 
-def save(folder: Path, step: int, algo: BatchRLAlgo, choice: Choice, state: Mapping[str, Any]) -> Path:
-    """Writes `folder/step_N` and points `folder/last` at it.
+def save(folder: Path, step: int, algo: BatchRLAlgo, settings: Settings, state: Mapping[str, Any]) -> Path:
+    """Writes `folder/step_N` and calls it `last` in the index.
 
     Args:
         folder: of a run's checkpoints.
         step: updates done.
         algo: its weights, optimizers and schedules are saved, and with them every random state.
-        choice: what it was made by.
-        state: what else is needed to go on.
+        settings: what the run is made by.
+        state: what else is needed to go on: of the trainer, of the callbacks, and the seconds it took.
 
     Raises:
         CheckpointError: it could not be written; the last complete one is untouched.
     """
     path = folder / f"step_{step:09d}"
     temporary = folder / f".{path.name}.tmp"
-    weights = {key: value.detach().cpu().contiguous() for key, value in algo.state_dict().items()}
-    everything = {
-        "step": step,
-        "optimizers": {name: item.state_dict() for name, item in algo.optimizers.items()},
-        "schedulers": {name: item.state_dict() for name, item in algo.schedulers.items()},
-        "rng": rng_state(),
-        **state,
-    }
+    index = read_index(folder) or new_index()
+    if path.exists() and path.name not in index.complete and _run_of(path) != index.run:
+        raise CheckpointError(f"{path} is in the way, and this run did not write it; move it elsewhere")
+    everything = capture(step, index.run, algo, settings, **state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        write_atomic(temporary / "model.safetensors", safetensors.torch.save(weights))
-        buffer = io.BytesIO()
-        torch.save(everything, buffer)
-        write_atomic(temporary / "trainer.pt", buffer.getvalue())
-        write_yaml(temporary / "algo.yaml", _description(algo, choice, step))
-        shutil.rmtree(path, ignore_errors=True)  # the same step again, after a resume
+        write_atomic(temporary / "model.safetensors", safetensors.torch.save(separate(algo.state_dict())))
+        write_trainer_state(temporary, everything)
+        write_yaml(temporary / "algo.yaml", _description(algo, settings.algo, step, index.run))
+        _remove(path)  # the same step again, after a resume
         os.replace(temporary, path)
-        link(folder, "last", path)
+        complete = [*(name for name in index.complete if name != path.name), path.name]
+        write_index(folder, replace(index, last=path.name, complete=complete))
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         kept = last_of(folder.parent)
-        left = f"the last complete checkpoint is {kept.resolve().name}" if kept else "there is no complete one"
+        left = f"the last complete checkpoint is {kept.name}" if kept else "there is no complete one"
         raise CheckpointError(f"cannot write checkpoint {path}: {error.strerror or error}; {left}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 
-def link(folder: Path, name: str, target: Path) -> None:
-    """Points `folder/name` at a checkpoint, in one step."""
-    temporary = folder / f".{name}.tmp"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name)
-    os.replace(temporary, folder / name)
+def mark_best(path: Path) -> None:
+    """Calls a complete checkpoint of the index `best`, in one step.
+
+    Raises:
+        CheckpointError: the index cannot be written, or does not list it.
+    """
+    index = read_index(path.parent)
+    if index is None or path.name not in index.complete:
+        raise CheckpointError(f"{path}: the run's index does not list this checkpoint, so it cannot be called best")
+    try:
+        write_index(path.parent, replace(index, best=path.name))
+    except OSError as error:
+        raise CheckpointError(f"{path.parent / 'index.json'}: cannot be written: {error.strerror or error}") from error
 
 
 def find(path: Path, which: str = "last") -> Path:
@@ -90,14 +99,17 @@ def find(path: Path, which: str = "last") -> Path:
     found = path
     if not (path / "algo.yaml").exists():
         folder = path / "checkpoints"
-        found = folder / which
-        if not found.exists():
-            there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+        index = look(folder)
+        name = {"last": index.last, "best": index.best}.get(which, which)
+        if name is None or not PATTERN.fullmatch(name) or not (folder / name).is_dir():
+            there = sorted(p.name for p in folder.glob("step_*") if p.is_dir())
+            there += [f"{word} ({one})" for word, one in (("best", index.best), ("last", index.last)) if one in there]
             listed = ", ".join(there) or "none; has it trained long enough to write one?"
             raise CheckpointError(f"{path}: no checkpoint '{which}'. Found: {listed}")
-    for name in ("model.safetensors", "algo.yaml"):
-        if not (found / name).is_file():
-            raise CheckpointError(f"{found}: {name} is missing, so this is not a complete checkpoint")
+        found = folder / name
+    for needed in FILES[:2]:
+        if not (found / needed).is_file():
+            raise CheckpointError(f"{found}: {needed} is missing, so this is not a complete checkpoint")
     return found
 
 
@@ -110,14 +122,39 @@ def last_of(folder: Path) -> Path | None:
 
 
 def step_of(path: Path) -> int:
-    """The updates that a checkpoint has behind it."""
-    return int(read_yaml(path / "algo.yaml")["step"])
+    """The updates that a checkpoint has behind it.
+
+    Raises:
+        CheckpointError: its algo.yaml does not say so.
+    """
+    step = _fact(path, "step")
+    if type(step) is not int or step < 0:
+        raise CheckpointError(f"{path / 'algo.yaml'}: step: expected a number of updates, got {step!r}")
+    return step
 
 
-def _description(algo: BatchRLAlgo, choice: Choice, step: int) -> dict[str, Any]:
+def _run_of(path: Path) -> str | None:
+    """The run that wrote a checkpoint; None where it does not say so."""
+    try:
+        return _fact(path, "run")
+    except CheckpointError:
+        return None
+
+
+def _fact(path: Path, name: str) -> Any:
+    """One value of algo.yaml, None where it is absent."""
+    try:
+        facts = read_yaml(path / "algo.yaml")
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: is not a checkpoint: {error}") from error
+    return facts.get(name) if isinstance(facts, dict) else None
+
+
+def _description(algo: BatchRLAlgo, choice: Choice, step: int, run: str) -> dict[str, Any]:
     """algo.yaml: enough to build the algorithm again, and who provided its parts."""
     return {
         "rlalgo": __version__,
+        "run": run,
         "step": step,
         "algo": to_mapping(choice),
         "spec": algo.spec.to_mapping(),
@@ -199,52 +236,54 @@ def load_weights(path: Path, algo: BatchRLAlgo) -> None:
         raise CheckpointError(f"{file}: the weights do not fit {algo.name} as configured: {error}") from error
 
 
-def restore(path: Path, algo: BatchRLAlgo) -> dict[str, Any]:
+def restore(path: Path, algo: BatchRLAlgo, settings: Settings) -> TrainingState:
     """Everything that was saved, for training to go on: weights, optimizers, schedules and random states are put back.
 
-    Returns:
-        What `save` was given as state, and `step`.
+    All of it is compared with what it is loaded into before any of it is.
 
     Raises:
-        CheckpointError: it cannot be read, or another version of the algorithm wrote it.
+        CheckpointError: it cannot be read, is of another run, or another version of the algorithm wrote it.
     """
     state = load_trainer_state(path)
-    load_weights(path, algo)
-    try:
-        for name, item in algo.optimizers.items():
-            item.load_state_dict(state["optimizers"][name])
-        for name, schedule in algo.schedulers.items():
-            schedule.load_state_dict(state["schedulers"][name])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: another version of {algo.name} wrote this, with optimizers or schedules that differ from the "
-            f"present ones ({error}); it can be evaluated and played, but not trained further: train it anew"
-        ) from error
-    set_rng_state(state["rng"])
-    return state
-
-
-def load_trainer_state(path: Path) -> dict[str, Any]:
-    """trainer.pt, by the loader that runs no code."""
-    file = path / "trainer.pt"
-    try:
-        state = torch.load(io.BytesIO(file.read_bytes()), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{file}: cannot be read ({first}); it is missing, truncated or of another program. "
-            "Training cannot be resumed from it; evaluating and playing need only the other two files"
-        ) from error
-    if not isinstance(state, dict) or "step" not in state:
-        raise CheckpointError(f"{file}: holds no training state of rlalgo")
+    index = read_index(path.parent)
+    runs, steps = (state.run, _run_of(path), index.run if index else state.run), (state.step, step_of(path))
+    if len(set(runs)) > 1:
+        raise CheckpointError(f"{path}: its files are of different runs ({', '.join(map(str, runs))}); train anew")
+    if len(set(steps)) > 1:
+        raise CheckpointError(f"{path}: trainer.json is of step {steps[0]}, and algo.yaml of step {steps[1]}")
+    apply(state, algo, settings, path, lambda: load_weights(path, algo))
+    if index is None:
+        try:
+            write_index(path.parent, Index(state.run, path.name, None, [path.name]))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path.parent / 'index.json'}: cannot be written: {error}") from error
     return state
 
 
 def prune(folder: Path) -> None:
-    """Removes the checkpoints that neither `last` nor `best` names, and what a kill left half-written."""
-    kept = {(folder / name).resolve().name for name in ("last", "best") if (folder / name).exists()}
-    for path in folder.glob("step_*"):
-        if path.name not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+    """Removes the listed checkpoints that are neither `last` nor `best`, and what a kill left half-written.
+
+    Of a checkpoint only the files that `save` writes are removed: what else lies there stays, and its folder.
+    """
+    index = read_index(folder)
+    if index is None:
+        return
+    kept = [name for name in index.complete if name in (index.last, index.best)]
+    for name in index.complete:
+        if name not in kept:
+            _remove(folder / name)
+    if kept != index.complete:
+        write_index(folder, replace(index, complete=kept))
     for path in folder.glob(".step_*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
+        if PATTERN.fullmatch(path.name[1:-4]) and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """The files of a checkpoint, and its folder if nothing else is in it."""
+    if path.is_symlink() or not path.is_dir():
+        return
+    for name in FILES:
+        (path / name).unlink(missing_ok=True)
+    if not any(path.iterdir()):
+        path.rmdir()

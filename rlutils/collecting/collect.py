@@ -19,6 +19,7 @@ from rlutils.collecting.behavior import Progress
 from rlutils.collecting.minari_writer import Recorded, new_dataset
 from rlutils.collecting.settings import CollectResult, CollectSettings
 from rlutils.config.catalogue import catalogue
+from rlutils.config.modules import own_modules
 from rlutils.config.overrides import load_mapping, override
 from rlutils.envs.gym import make_env
 from rlutils.machine import Stopwatch
@@ -30,6 +31,7 @@ def collect_file(
     """`collect` as a YAML file says, with a progress bar, or without a terminal a line for each phase."""
     values = override(load_mapping(path), overrides)
     values["plugins"] = [*(values.get("plugins") or []), *plugins]
+    values["plugins"] += own_modules(values, path.parent, Path())
     settings = parse(CollectSettings, values, catalogue(values["plugins"]), str(path))
     columns = TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn()
     with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -96,11 +98,7 @@ def _record(settings: CollectSettings, env: gymnasium.Env, progress: Progress) -
 
 
 def _refuse_bad(trace: Trace, space: spaces.Space, where: str) -> None:
-    """What was played has to fit into the action space and be finite, before it is written."""
+    """The actions have to fit into their space before they are written."""
     outside = [action for action in np.asarray(trace.actions, space.dtype) if not space.contains(action)]
     if outside:
         raise DataError(f"{where}: the action {outside[0]} is outside {space}")
-    if not np.isfinite(trace.rewards).all():
-        raise DataError(f"{where}: a reward is not finite")
-    if isinstance(trace.observations[0], np.ndarray) and not np.isfinite(trace.observations).all():
-        raise DataError(f"{where}: an observation is not finite")

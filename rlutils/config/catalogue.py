@@ -10,6 +10,7 @@ from rlalgo.config import to_mapping
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
 from rlutils.config import BUILTINS
+from rlutils.config.modules import own_modules
 from rlutils.config.overrides import load_mapping, override
 from rlutils.config.settings import DEFAULTS, Settings, to_settings
 
@@ -29,8 +30,18 @@ def read_settings(
     overrides: Sequence[str] = (),
     plugins: Sequence[str] = (),
     block: Sequence[str] = (),
+    *,
+    recorded: bool = False,
 ) -> tuple[Settings, Catalogue]:
     """A YAML file or a mapping, overridden and checked, and the catalogue it was checked against.
+
+    Args:
+        config: what to read.
+        overrides: see `override`.
+        plugins: modules or files to load besides those it names.
+        block: names of plugins to leave out.
+        recorded: it comes from a run folder, not from who gives the command: the module of its environment's id is
+            not looked for among files.
 
     Raises:
         ConfigError: every fault at once.
@@ -45,6 +56,8 @@ def read_settings(
     assert isinstance(config, Mapping)
     values = override(dict(config), overrides, DEFAULTS)
     named = values.get("plugins") or []
+    if not recorded:
+        plugins = [*plugins, *own_modules(values, Path(where).parent, Path())]
     if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
         raise ConfigError([f"plugins: expected a list of module names and files, got {named!r}"], where)
     values["plugins"] = [*named, *(p for p in plugins if p not in named)]

@@ -4,14 +4,26 @@ import json
 import os
 import platform
 import re
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from rlalgo.errors import ConfigError
+
+Node = TypeVar("Node", bound=yaml.Node)
+
+LARGEST_YAML = 2_000_000
+"""Characters of a YAML text that is read; so many take half a minute."""
+DEEPEST_YAML = 50
+"""Levels of lists and mappings in one another."""
+MOST_YAML = 1_000_000
+"""Values in a YAML text, each alias counted as what it stands for."""
+LONGEST_INT = 100
+"""Digits of a whole number: many more, and Python refuses to write them out in a message."""
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -100,9 +112,15 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or repeats a key; with file and line.
+        ConfigError: the file is missing, no plain file (a pipe or device might never end), larger than `LARGEST_YAML`,
+            or not YAML of plain values (see `parse_yaml`); with file and line.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise ConfigError([f"{path}: is a pipe, a socket or a device; give a YAML file"])
+        if found.st_size > LARGEST_YAML:
+            raise ConfigError([f"{path}: has {found.st_size:,} bytes, and a YAML file has at most {LARGEST_YAML:,}"])
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError([f"{path}: there is no such file"]) from None
@@ -114,14 +132,21 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, where: str = "value") -> Any:
-    """As `read_yaml`, of a text."""
+    """The plain values that a text in YAML stands for: mappings, lists, strings, numbers, booleans and null.
+
+    Raises:
+        ConfigError: it is no YAML, has a key twice or one that is no plain value, a tag of another kind, a number that
+            is none, nests too deeply, or its aliases stand for too much.
+    """
+    if len(text) > LARGEST_YAML:
+        raise ConfigError([f"{where}: has {len(text):,} characters, and YAML has at most {LARGEST_YAML:,} here"])
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ConfigError([f"{where}, line {line}: {error.problem or error.context}"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{where}: is not YAML: {error}"]) from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: escapes of what is no character
+        raise ConfigError([f"{where}: is not YAML: {' '.join(str(error).split())}"]) from error
 
 
 def dump_yaml(value: Any) -> str:
@@ -132,15 +157,70 @@ def dump_yaml(value: Any) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core rules: `1e-4` is a float, `off` a string, `010` ten; `1_000` is a thousand besides."""
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.depth = 0
+        self.sizes: dict[int, int] = {}
+        """Values that each complete node stands for, aliases written out."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        mark, is_alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)
+        self.depth += 1
+        if self.depth > DEEPEST_YAML:
+            raise _refusal(f"nests deeper than {DEEPEST_YAML} levels", mark)
+        node = super().compose_node(parent, index)
+        assert node is not None
+        self.depth -= 1
+        if not is_alias:
+            self.sizes[id(node)] = 1 + sum(self.sizes[id(part)] for part in _parts(node))
+        elif id(node) not in self.sizes:
+            raise _refusal("an alias stands for what it is a part of", mark)
+        if self.sizes[id(node)] > MOST_YAML:
+            raise _refusal(f"stands for more than {MOST_YAML:,} values, aliases written out", mark)
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        kind, pattern = node.tag.removeprefix("tag:yaml.org,2002:"), _PATTERNS.get(node.tag)
+        if pattern is None and kind != "str":
+            raise _refusal(f"the tag '{node.tag}' is not of a plain value", node.start_mark)
+        if pattern is not None and not pattern.match(node.value):
+            raise _refusal(f"'{node.value}' is no {kind}", node.start_mark)
+        if kind == "int" and len(node.value) > LONGEST_INT:
+            raise _refusal(f"a whole number of more than {LONGEST_INT} digits", node.start_mark)
+        node.value.encode()  # halves of a character pass YAML, but can be written nowhere
+        return node
+
+    def compose_sequence_node(self, anchor: Any) -> yaml.SequenceNode:
+        return _plain(super().compose_sequence_node(anchor), "seq")
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
+        node = _plain(super().compose_mapping_node(anchor), "map")
         seen = set()
         for key, _ in node.value:
-            if (key.tag, str(key.value)) in seen:
-                text = f"the key '{key.value}' stands here twice"
-                raise yaml.constructor.ConstructorError(None, None, text, key.start_mark)
-            seen.add((key.tag, str(key.value)))
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refusal("a key is a list or a mapping", key.start_mark)
+            if (key.tag, key.value) in seen:
+                raise _refusal(f"the key '{key.value}' stands here twice", key.start_mark)
+            seen.add((key.tag, key.value))
         return node
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    """What a list or mapping holds."""
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _plain(node: Node, kind: str) -> Node:
+    if node.tag != f"tag:yaml.org,2002:{kind}":
+        raise _refusal(f"the tag '{node.tag}' is not of a plain value", node.start_mark)
+    return node
+
+
+def _refusal(message: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, message, mark)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -163,6 +243,7 @@ _RULES = (
     ("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789.")),
     ("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"]),
 )
+_PATTERNS = {tag: pattern for tag, pattern, _ in _RULES}
 for _class in (_Loader, _Dumper):
     _class.yaml_implicit_resolvers = {}
     for _tag, _pattern, _first in _RULES:

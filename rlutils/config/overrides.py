@@ -7,10 +7,14 @@ from typing import Any
 
 from rlalgo.errors import ConfigError
 from rlutils.config.files import parse_yaml, read_yaml
+from rlutils.config.modules import own_modules
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping, with the paths of plugin files made absolute."""
+    """A YAML file as a mapping, with the paths of plugin files made absolute.
+
+    A module beside it that `env.id: my_env:My-v0` names is one of its plugins.
+    """
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: expected a mapping at the top level, got {type(values).__name__}"])
@@ -19,6 +23,8 @@ def load_mapping(path: Path) -> dict[str, Any]:
         values["plugins"] = [
             str((path.parent / p).resolve()) if isinstance(p, str) and p.endswith(".py") else p for p in given
         ]
+    if beside := own_modules(values, path.parent):
+        values["plugins"] = [*(given or []), *beside]
     return values
 
 

@@ -8,8 +8,16 @@ from gymnasium import spaces
 
 from rlalgo.errors import EnvironmentFault
 
-_EXTRAS = {"ale_py": "rlalgo[atari]", "cv2": "rlalgo[atari]", "mujoco": "gymnasium[mujoco]"}
-"""Package -> what to install for it, where that is not the package's own name."""
+_PACKAGES = {
+    "ale_py": "rlalgo[atari]",
+    "cv2": "rlalgo[atari]",
+    "mujoco": "gymnasium[mujoco]",
+    "Box2D": "gymnasium[box2d]",
+    "pygame": "gymnasium[classic-control]",
+    "gymnasium_robotics": "gymnasium-robotics",
+    "minigrid": "minigrid",
+}
+"""Module -> what to install for it. Others are never advised: anybody may own the name that a file asks for."""
 
 FAILURES = (
     gymnasium.error.Error,
@@ -34,16 +42,26 @@ def why(error: BaseException, name: str) -> str:
     """What went wrong and, where that is known, what to install or set."""
     cause = error.__cause__ or error  # Gymnasium answers any failed import with "MuJoCo is not installed"
     if isinstance(cause, ModuleNotFoundError) and cause.name:
-        package = cause.name.partition(".")[0]
-        return f"the package {package} is missing; pip install '{_EXTRAS.get(package, package)}'"
+        return missing(cause.name)
     text = f"{type(cause).__name__}: {cause}".rstrip(".")
     if name.startswith("ALE/"):
-        return f"{text} (Atari needs: pip install '{_EXTRAS['ale_py']}')"
+        return f"{text} (Atari needs: pip install '{_PACKAGES['ale_py']}')"
     backend = os.environ.get("MUJOCO_GL")
     frames = [frame for frame, _ in traceback.walk_tb(cause.__traceback__)]
     if backend and any(frame.f_globals.get("__name__") == "mujoco" for frame in frames):
         return f"MUJOCO_GL={backend} stops MuJoCo ({text}); unset it unless you render. {GL_ADVICE}"
     return text
+
+
+def missing(module: str) -> str:
+    """That a module is not installed, and what to do."""
+    package = module.partition(".")[0]
+    if advice := _PACKAGES.get(package):
+        return f"the package {package} is missing; pip install '{advice}'"
+    return (
+        f"the module {package} is not installed here, and files of that name are not imported for it; install the "
+        f"distribution that has it, or if it is your own, pass it: --plugin {package}.py (plugins=[...] from Python)"
+    )
 
 
 def misfit(env: gymnasium.Env, what: str, got: spaces.Space, expected: spaces.Space) -> EnvironmentFault:

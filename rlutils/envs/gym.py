@@ -5,20 +5,22 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import utils as gymnasium_utils
 
 from rlalgo import DataSpec
 from rlalgo.core.spaces import from_mapping
 from rlalgo.errors import EnvironmentFault, near
+from rlutils.config.modules import installed
 from rlutils.data.images import Images
 from rlutils.data.spaces import is_image, needs_flatten, stored_space
-from rlutils.envs.faults import FAILURES, env_name, misfit, why
+from rlutils.envs.faults import FAILURES, env_name, misfit, missing, why
+from rlutils.envs.limits import limited
 from rlutils.envs.rendering import try_rendering
 
 _MODULES = {"ALE": "ale_py"}
@@ -33,7 +35,8 @@ class GymEnv:
     @dataclass(frozen=True)
     class Config:
         id: str | None = None
-        """Gymnasium id, such as Hopper-v5 or package:Name-v0 (imports the package); null: the data's own."""
+        """Gymnasium id, such as Hopper-v5 or module:Name-v0; null: the data's own. In your own YAML or command the
+        module may be a file beside the YAML or in the working folder, else it has to be installed."""
         kwargs: Mapping[str, Any] = field(default_factory=dict)
         """Arguments of the environment; they take precedence over those that the data was recorded with."""
 
@@ -68,7 +71,7 @@ class GymEnv:
                 with _warned_once(number > 0):
                     env = make_env(name, kwargs, record.get("env_module"), record.get("env_wrappers", ()))
                 opened.enter_context(contextlib.closing(env))
-                envs.append(Prepared(env, spec))
+                envs.append(Prepared(limited(env, spec.max_steps), spec))
             if render_mode == "rgb_array" and envs:
                 try_rendering(envs[0])
             opened.pop_all()
@@ -83,13 +86,14 @@ def make_env(
     Args:
         name: the id; ALE's are found without importing anything.
         kwargs: its arguments.
-        module: the package that registers it, where that is not known otherwise.
+        module: the package that registers it, where that is not known otherwise. Modules are only imported if they
+            are installed (or loaded already, as a plugin).
         wrappers: records of wrappers, innermost first (`preprocess_record` in rlutils.data.minari_source).
 
     Raises:
         EnvironmentFault: there is no such environment (with near names), or what to install for it.
     """
-    _import_package(name, module)
+    _import_modules(name, module)
     if ale := sys.modules.get("ale_py"):
         ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)  # else it prints a banner
     try:
@@ -140,22 +144,43 @@ class Prepared(gymnasium.ObservationWrapper):
         return np.array(observation, self.observation_space.dtype)
 
 
-def _import_package(name: str, recorded: str | None) -> None:
-    """Imports the package that registers an environment, if it is known and not gymnasium itself."""
-    package = recorded or _MODULES.get(name.rpartition("/")[0])
-    if package is None or name in gymnasium.registry:
-        return
+def _import_modules(name: str, recorded: str | None) -> None:
+    """Imports what registers an environment, if it is known and not gymnasium itself."""
+    own, colon, ident = name.rpartition(":")
+    if colon:  # gymnasium.make imports it in any case
+        _import_installed(own, f"environment {name}")
+    elif name not in gymnasium.registry and (package := recorded or _MODULES.get(ident.rpartition("/")[0])):
+        _import_installed(package, f"environment {name}")
+
+
+def _import_installed(module: str, where: str) -> ModuleType:
+    """A module that a file names: loaded already, or of an installed distribution; else EnvironmentFault.
+
+    A dataset, a run folder or a checkpoint may come from anybody, and whatever lies in the working folder too.
+    """
+    if (loaded := sys.modules.get(module)) is not None:
+        return loaded
+    if not installed(module):
+        raise EnvironmentFault(f"{where}: {missing(module)}")
     try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise EnvironmentFault(f"environment {name}: {why(error, name)}") from error
+        return importlib.import_module(module)
+    except FAILURES as error:
+        raise EnvironmentFault(f"{where}: {why(error, where)}") from error
 
 
 def _wrap(env: gymnasium.Env, record: Mapping[str, Any]) -> gymnasium.Env:
     """`env` in a wrapper that the data was recorded with."""
-    wrapper: Any = load_env_creator(record["entry_point"])
+    entry = str(record["entry_point"])
+    module, _, attribute = entry.partition(":")
+    where = f"environment {env_name(env)}: the data was recorded with the wrapper {entry}"
+    wrapper: Any = getattr(_import_installed(module, where), attribute, None)
+    if wrapper is None:
+        raise EnvironmentFault(
+            f"{where}, and the {module} that is installed here has no {attribute}; install the version that the data "
+            "was recorded with, or choose another environment with env.id"
+        )
     if not isinstance(wrapper, type) or not issubclass(wrapper, gymnasium.Wrapper):
-        raise TypeError(f"the data was recorded with {record['entry_point']}, which is no gymnasium.Wrapper")
+        raise TypeError(f"the data was recorded with {entry}, which is no gymnasium.Wrapper")
     if record.get("kwargs") is None:
         raise ValueError(f"the wrapper {record['name']} did not record its arguments, so it cannot be made again")
     return wrapper(env, **record["kwargs"])

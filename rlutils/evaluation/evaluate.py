@@ -1,16 +1,20 @@
 """Evaluation: all policies through one batched rollout, every episode kept, and honest statistics of them."""
 
+import contextlib
 import math
+import numbers
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import gymnasium
+import numpy as np
+import torch
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Run, plugins, rollout
 from rlalgo.core.rollout import distinct
-from rlalgo.errors import ConfigError, RlalgoWarning
+from rlalgo.errors import ConfigError, EnvironmentFault, EvaluatorFault, RlalgoError, RlalgoWarning, shown, told
 from rlalgo.registry import Catalogue
 from rlutils.config.settings import Settings, policy_options
 from rlutils.evaluation.statistics import EvalResult, PolicyResult, summarize
@@ -20,6 +24,10 @@ from rlutils.randomness import forked_rng
 
 class NotFiniteWarning(RlalgoWarning):
     """An evaluator measured NaN or infinity. Not an error: training is worth more than that."""
+
+
+class NotClosedWarning(RlalgoWarning):
+    """An environment raised while it was closed."""
 
 
 def evaluate(
@@ -84,12 +92,18 @@ class Examiner:
                     algo.policy(self.options)
             except ValueError as error:
                 raise ConfigError([f"evaluation.policies: {error}"]) from error
-        for evaluator in self.evaluators.values():
+        for name, evaluator in self.evaluators.items():
             if hasattr(evaluator, "check"):
-                evaluator.check(algo, _measured_on(run), run)
+                with _blaming(name):
+                    evaluator.check(algo, _measured_on(run), run)
 
     def examine(self, algo: BatchRLAlgo, step: int, run: Run) -> EvalResult:
-        """Every policy's episodes, then every evaluator's numbers."""
+        """Every policy's episodes, then every evaluator's numbers.
+
+        Raises:
+            EnvironmentFault: an environment broke; with the seed of the episode and the step.
+            EvaluatorFault: an evaluator raised, or gave what is no number.
+        """
         config, watch = self.config, Stopwatch()
         played = []
         if config.episodes:
@@ -98,14 +112,29 @@ class Examiner:
             played = evaluate(algo, self.options, envs, config.episodes, config.seed, self.ref_scores)
         metrics: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
-            with forked_rng(config.seed):
-                metrics |= _finite(name, evaluator.evaluate(algo, _measured_on(run), run), step)
+            with forked_rng(config.seed), _blaming(name):
+                values = evaluator.evaluate(algo, _measured_on(run), run)
+            metrics |= _finite(name, _numbers(name, values), step)
         return EvalResult(step, played, metrics, self.env_id, config.seed, watch(), checkpoint=f"step_{step:09d}")
 
     def envs(self, n: int) -> list[gymnasium.Env]:
-        """n environments."""
-        if len(self._envs) < n:
-            self._envs += plugins.make("env", self.settings.env).make(self.spec, n - len(self._envs))
+        """n environments.
+
+        Raises:
+            EnvironmentFault: they cannot be made.
+        """
+        lacking = n - len(self._envs)
+        if lacking > 0:
+            where = f"env '{self.settings.env.name}'"
+            try:
+                made = list(plugins.make("env", self.settings.env).make(self.spec, lacking))
+            except RlalgoError:
+                raise
+            except Exception as error:  # whatever a plugin raises is the plugin's fault
+                raise EnvironmentFault(f"{where}: {told(error)}") from error
+            if len(made) != lacking:
+                raise EnvironmentFault(f"{where}: made {len(made)} environments; expected {lacking}")
+            self._envs += made
         return self._envs[:n]
 
     @property
@@ -122,8 +151,37 @@ class Examiner:
     def close(self) -> None:
         """Closes the environments; they are made again when needed."""
         for env in self._envs:
-            env.close()
+            try:
+                env.close()
+            except Exception as error:  # noqa: BLE001 (nothing is lost by what is over)
+                text = f"an environment could not be closed: {told(error)}"
+                warnings.warn(text, NotClosedWarning, stacklevel=2)
         self._envs = []
+
+
+@contextlib.contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Whatever an evaluator raises is the evaluator's fault, unless it says so itself."""
+    try:
+        yield
+    except RlalgoError:
+        raise
+    except Exception as error:
+        raise EvaluatorFault(f"evaluator '{name}': {told(error)}") from error
+
+
+def _numbers(name: str, values: Any) -> dict[str, float]:
+    """An evaluator's answer, checked."""
+    if not isinstance(values, Mapping):
+        raise EvaluatorFault(f"evaluator '{name}': gave {shown(values)}; expected a mapping from names to numbers")
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise EvaluatorFault(f"evaluator '{name}': gave the name {shown(key)}; expected a text")
+        alone = isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0
+        if not isinstance(value, numbers.Real | np.bool_) and not alone:
+            raise EvaluatorFault(f"evaluator '{name}': {key} is {shown(value)}; expected a number")
+    with _blaming(name):  # 0-d arrays of texts, integers beyond the largest float
+        return {key: float(value) for key, value in values.items()}
 
 
 def _measured_on(run: Run) -> Episodes:
@@ -131,10 +189,10 @@ def _measured_on(run: Run) -> Episodes:
     return run.episodes if run.held_out is None else run.held_out
 
 
-def _finite(name: str, values: Mapping[str, Any], step: int) -> dict[str, float]:
+def _finite(name: str, values: Mapping[str, float], step: int) -> dict[str, float]:
     """An evaluator's numbers under its name. What is not finite becomes NaN, with a warning: training can go on."""
-    bad = ", ".join(f"{key} = {float(value):g}" for key, value in values.items() if not math.isfinite(value))
+    bad = ", ".join(f"{key} = {value:g}" for key, value in values.items() if not math.isfinite(value))
     if bad:
         message = f"step {step}: the evaluator {name} gave {bad}; try other options of it (a lower lr, say)"
         warnings.warn(message, NotFiniteWarning, stacklevel=2)
-    return {f"{name}/{key}": float(value) if math.isfinite(value) else math.nan for key, value in values.items()}
+    return {f"{name}/{key}": value if math.isfinite(value) else math.nan for key, value in values.items()}

@@ -11,7 +11,7 @@ from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
 from rlalgo.core.rollout import Trace, traces
 from rlutils.checkpoints import store as checkpoints
-from rlutils.checkpoints.loading import run_settings
+from rlutils.checkpoints.loading import run_folder, run_settings
 from rlutils.config.catalogue import catalogue
 from rlutils.evaluation.video import write_video
 from rlutils.machine import pick_device
@@ -30,7 +30,7 @@ def play(
     """Plays a trained run in one environment, one episode after the other.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or one of its checkpoints.
         options: of the policy, {"target_return": 3600.0} for dt.
         checkpoint: `last`, `best` or `step_N`.
         episodes: how many.
@@ -45,11 +45,10 @@ def play(
         EnvironmentFault: the environment cannot be made, or nothing here can render it.
         CheckpointError, ConfigError: see their texts.
     """
-    folder = Path(folder)
-    found = checkpoints.find(folder, checkpoint)
+    found = checkpoints.find(Path(folder), checkpoint)
     known = catalogue(plugins)
     algo, _ = checkpoints.load_algo(found, known)
-    settings, _ = run_settings(folder, plugins)
+    settings, _ = run_settings(run_folder(Path(folder)), plugins)
     algo.to(pick_device(settings.device))
     option: Any = parse(type(algo).PolicyConfig, dict(options), known, f"options of {algo.name}'s policy")
     maker = core_plugins.make("env", settings.env)

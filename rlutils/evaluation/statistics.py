@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, TypeAdapter
 
 from rlalgo.core.spec import normalized_score
 
@@ -57,6 +58,14 @@ class EvalResult:
         """Plain values for JSON, which has no NaN: a metric that is not finite is None."""
         metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
         return {**asdict(self), "metrics": metrics, "score": self.score}
+
+
+def read_result(path: Path) -> EvalResult | None:
+    """What `to_mapping` wrote as JSON; None where there is no such file, or another thing in it."""
+    try:
+        return TypeAdapter(EvalResult).validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def summarize(

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from rlalgo.errors import ConfigError, RlalgoError
+from rlalgo.errors import CheckpointError, ConfigError, RlalgoError
+from rlutils.checkpoints.index import look, step_of_name
 from rlutils.config.files import read_yaml
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.training.callbacks.csv import read_rows
@@ -144,7 +145,7 @@ def load_run_record(run: Path) -> RunRecord:
     curve = [result for result in trained if result.policies]
     if not curve and not replayed:
         notes.append("Nothing was played: there is no evaluation with episodes.")
-    last, best = (_linked_step(run / "checkpoints" / name) for name in ("last", "best"))
+    last, best = _named_steps(run / "checkpoints", notes)
     if last is None:
         notes.append("There is no checkpoint.")
     measured = _measured(curve, replayed, last, facts.best_step if best is None else best)
@@ -194,10 +195,15 @@ def _measured(
     return measured
 
 
-def _linked_step(path: Path) -> int | None:
-    """The step of the checkpoint that a link names."""
-    number = path.resolve().name.removeprefix("step_")
-    return int(number) if path.exists() and number.isdigit() else None
+def _named_steps(folder: Path, notes: list[str]) -> tuple[int | None, int | None]:
+    """The steps of the checkpoints `last` and `best`."""
+    try:
+        index = look(folder)
+    except CheckpointError as error:
+        notes.append(f"The checkpoints' index is left out: {error}.")
+        return None, None
+    last, best = (name if name and (folder / name).is_dir() else None for name in (index.last, index.best))
+    return step_of_name(last), step_of_name(best)
 
 
 def _metrics(path: Path, notes: list[str]) -> dict[str, Series]:

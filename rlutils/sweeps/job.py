@@ -80,7 +80,7 @@ def look(cell: Cell, out: Path) -> Job:
         job.state = "finished"
     elif last is not None:
         failed = f", failed with: {one_line(str(record['error']))}" if record.get("state") == "failed" else ""
-        job.reached = int(last.resolve().name.removeprefix("step_"))
+        job.reached = checkpoint.step_of(last)
         job.note = f"stopped at step {job.reached:,}{failed}"
     return job
 

@@ -32,7 +32,7 @@ from rlutils.sweeps.suite import Cell, Suite, check_data, matches, read_suite
 from rlutils.sweeps.view import View
 from rlutils.sweeps.worker import FAULT
 
-WORKER = (sys.executable, "-m", "rlutils.sweeps.worker")
+WORKER = (sys.executable, "-P", "-m", "rlutils.sweeps.worker")  # -P: nothing is imported from the working folder
 GRACE = 60.0
 """Seconds that runs have to write a checkpoint when a sweep ends by an error of its own."""
 

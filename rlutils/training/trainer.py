@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rlalgo import BatchRLAlgo, Episodes, Run, StopTraining, Trainer
+from rlalgo import BatchRLAlgo, Episodes, Run, Trainer
 from rlalgo.config import Count, Positive, Whole
-from rlalgo.errors import TrainingError
+from rlalgo.errors import CheckpointError, TrainingError
+from rlutils.checkpoints.fitting import misfit
+from rlutils.randomness import refuse_bad_generator
 
 
 class OfflineTrainer(Trainer):
@@ -40,33 +42,34 @@ class OfflineTrainer(Trainer):
         self.unseen: list[tuple[int, dict[str, Tensor]]] = []  # steps and metrics not yet looked at
         data = algo.dataset(episodes).to(run.device)
         if (state := run.restore(algo)) is not None:
-            self._load(state)
+            self._load(state, run)
         run.start(algo, config.steps)
+        self._compare(run, run.catch_up(algo))
         algo.train()
+        if run.ending and not run.step:
+            self._keep(algo, 0, run)
         for step in range(run.step + 1, config.steps + 1):
+            if run.ending:
+                return
             metrics = algo.update(data.gather(data.rows(config.batch_size, self.generator)), step)
             self.unseen.append((step, metrics))
-            evaluate = run.evaluates_at(step)
             every = config.checkpoint_every
-            save = evaluate or step == config.steps or (every > 0 and step % every == 0)
-            if evaluate or step % config.check_every == 0:
+            save = run.evaluates_at(step) or step == config.steps or (every > 0 and step % every == 0)
+            if save or step % config.check_every == 0:
                 self._refuse_bad()
-            try:
-                run.on_step(step, metrics)
-                if evaluate:
-                    self._compare(run.evaluate(algo, step))
-            except StopTraining as reason:
-                run.stopped = str(reason)
-            if save or run.stopped is not None or run.stop_signal:
-                self._refuse_bad()  # what is bad is never saved
-                run.checkpoint(algo, step, self._state())
-            if run.stop_signal:
-                raise KeyboardInterrupt(f"stopped by {run.stop_signal} after step {step}; a checkpoint is written")
-            if run.stopped is not None:
-                return
+            run.on_step(step, metrics)
+            if save or run.ending:
+                self._keep(algo, step, run)
 
-    def _compare(self, score: float | None) -> None:
-        """Counts evaluations without progress; StopTraining when patience is at its end."""
+    def _keep(self, algo: BatchRLAlgo, step: int, run: Run) -> None:
+        """Saves, then evaluates if that is due: in this order, so that an evaluation that fails costs nothing."""
+        self._refuse_bad()  # what is bad is never saved
+        run.checkpoint(algo, step, self._state())
+        if run.evaluates_at(step):
+            self._compare(run, run.evaluate(algo, step))
+
+    def _compare(self, run: Run, score: float | None) -> None:
+        """Counts evaluations without progress, and stops when patience is at its end."""
         if score is None:
             return
         if self.best is None or score > self.best:
@@ -74,7 +77,7 @@ class OfflineTrainer(Trainer):
             return
         self.waited += 1
         if self.config.patience is not None and self.waited >= self.config.patience:
-            raise StopTraining(f"no better score than {self.best:.2f} in {self.waited} evaluations (patience)")
+            run.stopped = f"no better score than {self.best:.4g} in {self.waited} evaluations (patience)"
 
     def _refuse_bad(self) -> None:
         """TrainingError with the step and the metric of the first NaN or exploding loss since the last look."""
@@ -96,6 +99,16 @@ class OfflineTrainer(Trainer):
     def _state(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state(), "best": self.best, "waited": self.waited}
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def _load(self, state: dict[str, Any], run: Run) -> None:
+        message = misfit(state, self._state(), "trainer")
+        if message is None:
+            try:
+                refuse_bad_generator(state["generator"])
+            except ValueError as error:
+                message = f"trainer.generator: {error}"
+        if message is None and (state["waited"] is None or state["waited"] < 0):
+            message = f"trainer.waited: got {state['waited']}, expected a number of evaluations"
+        if message is not None:
+            raise CheckpointError(f"{run.folder}: not the state of the trainer {self.name}: {message}; train anew")
         self.generator.set_state(state["generator"])
         self.best, self.waited = state["best"], state["waited"]

@@ -58,8 +58,6 @@ CASES = {
     "dqn": Case({**TINY, "lr": 5e-3}, metric="critic/loss", below={"discrete": 0.3}),
     "discrete_cql": Case({**TINY, "lr": 5e-3}, metric="critic/loss", below={"discrete": 0.5}),
 }
-BOUNDED = {"td3_bc", "rebrac", "cql", "edac", "sac_n"}
-"""Algorithms that need every action within bounds; a new one that does is named here."""
 SPACES = {"box": spaces.Box, "discrete": spaces.Discrete}
 CATALOGUE = rlutils.catalogue()
 

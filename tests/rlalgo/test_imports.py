@@ -29,8 +29,9 @@ FLOORS = [
     {"builtin", "app"},
     {"sweeps"},
     {"reports"},
-    {"scaffold", "inventory"},
+    {"scaffold", "inventory", "outcome"},
     {"cli"},
+    {"__main__"},
 ]
 """The rooms of rlutils from the ground up: each imports from its own floor's room and from floors below."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import gymnasium
 import pytest
 
 from rlalgo import Choice, Kind, hookspecs, plugins
@@ -345,6 +346,24 @@ def test_a_broken_entry_point_is_still_an_error_when_given_by_name(install: Call
     install("rlalgo-bad", "0.1", {"bad_plugin": author() + "    1 / 0\n"}, {"bad": "bad_plugin"})
     with pytest.warns(PluginWarning), pytest.raises(PluginError, match="raised ZeroDivisionError"):
         catalogue(["bad_plugin"])
+
+
+def test_a_file_that_only_registers_environments_is_a_plugin(tmp_path: Path) -> None:
+    file = tmp_path / "only_an_env.py"
+    file.write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control import PendulumEnv\n"
+        "class Mine(PendulumEnv): ...\n"
+        "gymnasium.register('Only-v0', entry_point='only_an_env:Mine')\n"
+    )
+    try:
+        for _ in range(2):  # imported, and found again
+            assert str(file) in [owner.plugin for owner in catalogue([str(file)]).owners]
+            assert type(gymnasium.make("Only-v0").unwrapped).__name__ == "Mine"
+            assert gymnasium.make("only_an_env:Only-v0").spec.id == "Only-v0"  # type: ignore[union-attr]
+    finally:
+        gymnasium.registry.pop("Only-v0", None)
+        sys.modules.pop("only_an_env", None)
 
 
 def test_a_broken_builtin_is_an_error(install: Callable) -> None:

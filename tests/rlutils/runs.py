@@ -11,7 +11,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from rlutils.checkpoints.store import find, load_trainer_state
+from rlutils.checkpoints.store import find
+from rlutils.checkpoints.training_state import load_trainer_state
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = str(Path(__file__).parent / "toy_plugin.py")
@@ -52,9 +53,10 @@ def weights(folder: Path, which: str = "last") -> dict[str, torch.Tensor]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """The trainer's state of a run's last checkpoint, without the clock."""
-    found = load_trainer_state(find(folder))
-    found.pop("seconds")
+    """The trainer's state of a run's last checkpoint, without the clock and the run's own name."""
+    found = dict(vars(load_trainer_state(find(folder))))
+    for name in ("seconds", "run"):
+        found.pop(name)
     return found
 
 

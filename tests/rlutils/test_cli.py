@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from rlutils.checkpoints.store import find
 from rlutils.cli import app
 from rlutils.config.files import read_yaml, write_yaml
 from tests.rlutils.runs import PLUGIN, toy_config
@@ -66,7 +67,7 @@ def run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_records_the_command_that_repeats_it(run: Path, config: Path) -> None:
     assert read_yaml(run / "config.yaml")["trainer"]["steps"] == 40
-    assert (run / "checkpoints" / "last" / "model.safetensors").exists()
+    assert (find(run) / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_evaluate_prints_a_row_for_each_target_and_keeps_the_result(run: Path) -
     files = list((run / "evaluations").glob("evaluate_*.json"))
     values = json.loads(files[0].read_text())
     assert [len(p["returns"]) for p in values["policies"]] == [2, 2]
-    assert values["checkpoint"] == (run / "checkpoints" / "best").resolve().name
+    assert values["checkpoint"] == find(run, "best").name
 
 
 def test_evaluate_claims_no_spread_of_one_episode(run: Path) -> None:

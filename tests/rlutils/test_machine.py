@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from rlutils.machine import clock, listening
+from rlutils.machine import amount, clock, listening
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_heard_and_do_nothing_else(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     heard: list[str] = []
@@ -30,6 +30,16 @@ def test_signals_are_heard_and_do_nothing_else(number: signal.Signals) -> None:
             os.kill(os.getpid(), number)
     assert heard == [number.name] * 2
     assert signal.getsignal(number) is before
+
+
+def test_nohup_stays_in_force() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening(lambda name: pytest.fail(name)):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_what_hears_a_signal_may_raise_and_the_handlers_come_back() -> None:
@@ -67,3 +77,9 @@ def test_the_face_of_the_package_imports_what_is_asked_for_and_no_more() -> None
         "assert 'offline' in rlutils.catalogue().names('trainer')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_small_returns_keep_their_digits() -> None:
+    """Success rates and sparse returns lie between 0 and 1: with one decimal, 0.84 and 0.76 look the same."""
+    shown = [amount(value) for value in (0.0, 0.84, 0.8125, -20.272305, 499.96, 1234.56, -3e7)]
+    assert shown == ["0", "0.84", "0.8125", "-20.27", "500", "1,234.6", "-30,000,000.0"]

@@ -17,7 +17,11 @@ from rlalgo import BatchRLAlgo, Choice, Episodes
 from rlalgo.config import parse
 from rlalgo.errors import CheckpointError
 from rlutils.checkpoints import store as checkpoint
+from rlutils.config.settings import Settings
 from rlutils.evaluation.evaluate import evaluate
+
+NOTHING: dict[str, Any] = {"trainer": {}, "callbacks": {}, "seconds": 0.0}
+"""State of a trainer and callbacks that have none."""
 
 torch.set_num_threads(1)
 GAME = str(Path(__file__).parent / "catch_game.py")
@@ -111,7 +115,8 @@ def test_trains_saves_and_loads_bit_equal(name: str, encoder: str, tmp_path: Pat
     learnt = [key for key in after if not torch.equal(before[key], after[key])]
     assert any(after[key].dim() == 4 for key in learnt), "no convolution has learnt"
     assert all(bool(torch.isfinite(after[key]).all()) for key in after)
-    checkpoint.save(tmp_path / "checkpoints", 3, algo, choice, {"step": 3})
+    settings = Settings(source=Choice("catch"), algo=choice)
+    checkpoint.save(tmp_path / "checkpoints", 3, algo, settings, NOTHING)
     loaded = rlutils.load(tmp_path, plugins=["rlalgo_cnn"])
     assert all(torch.equal(value, after[key]) for key, value in loaded.state_dict().items())
     data = algo.dataset(episodes)
@@ -147,7 +152,8 @@ def weights(folder: Path) -> bytes:
 
 def test_a_checkpoint_names_the_distribution_to_install(tmp_path: Path) -> None:
     choice = choose("bc", state_encoder=ENCODERS["cnn"], **ALGOS["bc"])
-    checkpoint.save(tmp_path / "checkpoints", 0, train(choice, mixed(3), 0), choice, {"step": 0})
+    settings = Settings(source=Choice("catch"), algo=choice)
+    checkpoint.save(tmp_path / "checkpoints", 0, train(choice, mixed(3), 0), settings, NOTHING)
     installed = metadata.packages_distributions().get("rlalgo_cnn")  # none where the module is merely on the path
     cure = "pip install 'rlalgo-cnn'" if installed else "--plugin rlalgo_cnn"
     with pytest.raises(CheckpointError, match=rf"the encoder 'cnn' came from plugin .*not loaded here; .*{cure}"):

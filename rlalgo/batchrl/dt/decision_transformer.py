@@ -63,7 +63,7 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         delayed: bool = False
         """All reward on the last step of each episode; the return-to-go then stays constant while playing."""
         tanh: bool = True
-        """Squash continuous actions into a bounded action space."""
+        """Squash continuous actions into their bounds, or into the range of the data where there are none."""
         max_timestep: Count | None = None
         """Rows of the timestep table; later timesteps use the last one. null: the longest possible episode."""
         positions: Literal["timestep", "token"] = "timestep"
@@ -103,7 +103,7 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
             raise TypeError(f"dt: state_loss predicts vector observations, got {space}; set it to 0")
         self.max_timestep = config.max_timestep or spec.max_steps
         self.normalizer = Normalizer(space.shape)
-        self.register_buffer("best_return", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("best_return", torch.zeros(()))
         self.model = DTModel(
             W,
             embed_state=encoder(config.state_encoder, "state", space, W),
@@ -117,7 +117,6 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
             context_length=config.context_length if config.positions == "token" else None,
         )
         self.stochastic = self.model.head.stochastic
-        self.clip = config.clip
         groups = decay_groups(self.model) if config.decay == "products" else self.model.parameters()
         self.optimizers["model"] = torch.optim.AdamW(
             groups, config.lr, config.betas, weight_decay=config.weight_decay, fused=True

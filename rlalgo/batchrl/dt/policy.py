@@ -72,4 +72,4 @@ class DTPolicy(Policy):
 
     def observe(self, rewards: Tensor, rows: Tensor) -> None:
         if not self.algo.config.delayed:  # in the delayed setting no reward is seen before the end
-            self.left[rows] -= rewards.double().cpu()
+            self.left[rows] -= rewards.cpu().double()

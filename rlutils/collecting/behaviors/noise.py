@@ -44,7 +44,7 @@ class Noisy(Policy):
         self.steps += 1
         if isinstance(space, spaces.Discrete):
             if self.rng.random() < self.noise:
-                return torch.tensor([self.rng.integers(space.n)])
+                return torch.tensor([space.start + self.rng.integers(space.n)])
             return actions
         assert isinstance(space, spaces.Box)
         deviation = self.noise * ((space.high - space.low) / 2 if space.is_bounded() else 1.0)

@@ -100,6 +100,7 @@ class _Fit(nn.Module):
         self.config = config
         space = spec.encoder_space()
         self.scaler = ActionScaler(spec.action_space)
+        self.scaler.fit(episodes)
         self.critics = critics_for(spec.action_space, space, config.state_encoder, config.hidden_dims, config.n_critics)
         self.target = Target(self.critics)
         self.normalizer = Normalizer(space.shape)

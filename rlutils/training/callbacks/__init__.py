@@ -43,7 +43,12 @@ class Averager:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+        sums, counts = dict(state["sums"]), dict(state["counts"])
+        if sums.keys() != counts.keys() or not all(type(count) is int and count > 0 for count in counts.values()):
+            raise ValueError("the counts are not those of the sums")
+        if not all(isinstance(value, Tensor) and value.shape == () for value in sums.values()):
+            raise ValueError("the sums are not 0-d tensors")
+        self.sums, self.counts = sums, counts
 
 
 class Logger(ABC):

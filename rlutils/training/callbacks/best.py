@@ -3,11 +3,11 @@
 import math
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from rlalgo import Run, hookimpl
 from rlalgo.errors import RlalgoWarning, near
+from rlutils.checkpoints.index import is_listed
 from rlutils.evaluation.statistics import EvalResult
 
 
@@ -35,12 +35,10 @@ class Best:
 
     @hookimpl
     def rlalgo_on_start(self, run: Run) -> None:
-        path = run.folder / "checkpoints" / f"step_{self.step or 0:09d}"
-        if self.step is not None and path.is_dir():  # a kill may have come between the checkpoint and its name
-            run.mark_best(path, self.step)
+        self._mark(run)  # a kill may have come between the checkpoint and its name
 
     @hookimpl
-    def rlalgo_on_evaluation(self, step: int, result: EvalResult) -> None:
+    def rlalgo_on_evaluation(self, run: Run, step: int, result: EvalResult) -> None:
         metric, known = self.config.metric, list(result.metrics)
         score = result.score if metric is None else result.metrics.get(metric)
         if score is None and metric is not None and not self.warned:
@@ -53,14 +51,25 @@ class Best:
             return
         if self.score is None or (score > self.score if self.config.mode == "max" else score < self.score):
             self.score, self.step = score, step
+            self._mark(run)
 
     @hookimpl
-    def rlalgo_on_checkpoint(self, run: Run, step: int, path: Path) -> None:
-        if step == self.step:
-            run.mark_best(path, step)
+    def rlalgo_on_checkpoint(self, run: Run, step: int) -> None:
+        if step == self.step:  # of a trainer that evaluates before it saves
+            self._mark(run)
+
+    def _mark(self, run: Run) -> None:
+        if self.step is None:
+            return
+        path = run.folder / "checkpoints" / f"step_{self.step:09d}"
+        if is_listed(path):
+            run.mark_best(path, self.step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.score, self.step = state["score"], state["step"]
+        score, step = state["score"], state["step"]
+        if not isinstance(score, float | int | None) or not (step is None or (type(step) is int and step >= 0)):
+            raise ValueError(f"got the score {score} at step {step}")
+        self.score, self.step = score, step

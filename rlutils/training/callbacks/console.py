@@ -17,7 +17,7 @@ from torch import Tensor
 from rlalgo import Run, hookimpl
 from rlalgo.config import Count, Positive
 from rlutils.evaluation.statistics import EvalResult
-from rlutils.machine import clock
+from rlutils.machine import amount, clock
 from rlutils.training.callbacks import Averager
 
 
@@ -84,11 +84,11 @@ class Console:
         if self.bar is not None:
             self.bar.update(self.task, description="training")
         for policy in result.policies:
-            returns = f"{policy.mean:,.1f} in 1 episode"
+            returns = f"{amount(policy.mean)} in 1 episode"
             if (n := len(policy.returns)) > 1:
-                low, high = policy.interval
-                spread = f"± {policy.sd:,.1f} over {n} episodes, 95% of the mean {low:,.0f} to {high:,.0f}"
-                returns = f"{policy.mean:,.1f} {spread}"
+                low, high = map(amount, policy.interval)
+                spread = f"± {amount(policy.sd)} over {n} episodes, 95% of the mean {low} to {high}"
+                returns = f"{amount(policy.mean)} {spread}"
             score = "" if policy.normalized is None else f", score {policy.normalized:.1f}"
             self._print(f"step {step:,}  {policy.label}: return {returns}{score}")
         if result.metrics:

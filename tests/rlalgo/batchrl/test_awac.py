@@ -20,7 +20,6 @@ from tests.rlalgo.batchrl.few_rows import (
     scaled,
     three_ends,
     values,
-    without_bounds,
 )
 
 
@@ -72,17 +71,3 @@ def test_the_weights_are_constants_to_the_actor() -> None:
     weights = algo.weights(states, actions, policy)
     plain = Normal(policy.mode(), algo.actor[1].log_std.exp())
     check_gradients(algo, "actor", batch, -(weights * plain.log_prob(actions).sum(-1)).mean())
-
-
-def test_takes_actions_without_bounds_as_they_are() -> None:
-    algo = make("awac", without_bounds(three_ends()), normalize=False)
-    batch = everything(algo, three_ends())
-    torch.manual_seed(1)
-    with torch.no_grad():
-        drawn = algo.actor(batch.next_observations).mode() + algo.actor[1].log_std.exp() * torch.randn(9, 2)
-        least = algo.target_critics(batch.next_observations, drawn).amin(0)
-        q = algo.critics(batch.observations, batch.actions)
-    assert drawn.abs().max() > 1
-    expected = (q - batch.rewards - GAMMA * (1 - batch.terminals) * least).square().mean(1).sum()
-    torch.manual_seed(1)
-    assert float(algo.update(batch, 1)["critic/loss"]) == pytest.approx(float(expected), rel=1e-5)

@@ -191,7 +191,7 @@ def test_plays_what_it_predicts_on_the_same_episodes(env: type, stack: int) -> N
     torch.testing.assert_close(alone.observations, played.observations, atol=1e-4, rtol=1e-4)
 
 
-def test_unbounded_actions_are_left_as_they_are() -> None:
+def test_unbounded_actions_are_learnt() -> None:
     episodes = make_episodes("box", (6, 6))
     box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     episodes = replace(episodes, actions=torch.tensor([[7.0, -3.0]] * 12))
@@ -216,3 +216,8 @@ def test_schedule_clip_and_dropout_are_used() -> None:
     algo.train()
     assert not torch.equal(algo(batch.observations).mode(), algo(batch.observations).mode())
     assert torch.equal(algo.predict(batch), algo.predict(batch))
+
+
+def test_gaussian_is_for_continuous_actions() -> None:
+    with pytest.raises(ValueError, match=r"gaussian is for continuous actions, got Discrete.*set it to false"):
+        make(make_episodes("discrete", (6, 6)), gaussian=True)

@@ -24,7 +24,6 @@ from tests.rlalgo.batchrl.few_rows import (
     scaled,
     three_ends,
     values,
-    without_bounds,
 )
 
 LOG_STD = [-0.7, 0.4]
@@ -153,16 +152,17 @@ def test_a_constant_state_gets_the_expectile_of_its_values_and_the_policy_their_
     )
 
 
-def test_rewards_are_scaled_by_the_datas_returns() -> None:
+def test_rewards_are_scaled_by_the_datas_returns_where_that_is_asked_for() -> None:
     episodes = three_ends()
     r = episodes.rewards.tolist()
     returns = [sum(r[:3]), sum(r[3:5]), sum(r[5:])]
-    algo = make("iql", episodes)
+    algo = make("iql", episodes, reward_scale="auto")
     assert float(algo.reward_scale) == pytest.approx(1000 / (max(returns) - min(returns)), rel=1e-5)
     assert float(make("iql", episodes, reward_scale=0.5).reward_scale) == 0.5
-    assert float(make("discrete_iql", three_ends("discrete")).reward_scale) == 1.0
+    for name, data in (("iql", episodes), ("discrete_iql", three_ends("discrete"))):
+        assert float(make(name, data).reward_scale) == 1.0
     for equal in (torch.zeros(9), torch.tensor([1.0, 2, 3, 3, 3, 6, 0, 0, 1e-7])):  # returns 0; 6 but for rounding
-        assert float(make("iql", replace(episodes, rewards=equal)).reward_scale) == 1.0
+        assert float(make("iql", replace(episodes, rewards=equal), reward_scale="auto").reward_scale) == 1.0
     other = type(algo)(episodes.spec, algo.config)
     other.load_state_dict(algo.state_dict())
     assert float(other.reward_scale) == float(algo.reward_scale)
@@ -179,16 +179,6 @@ def test_the_actors_learning_rate_alone_falls_to_zero_by_a_cosine() -> None:
         assert actor["lr"] == pytest.approx(expected, abs=1e-12)
         assert rest["lr"] == 2e-3
         algo.update(batch, step + 1)
-
-
-def test_takes_actions_without_bounds_as_they_are() -> None:
-    algo = make("iql", without_bounds(three_ends()), normalize=False, reward_scale=1.0)
-    batch = everything(algo, three_ends())
-    with torch.no_grad():
-        v = algo.value(batch.next_observations)
-        q = algo.critics(batch.observations, batch.actions)
-        expected = (q - batch.rewards - GAMMA * (1 - batch.terminals) * v).square().mean(1).sum()
-    assert float(algo.update(batch, 1)["critic/loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_dueling_is_for_discrete_actions() -> None:

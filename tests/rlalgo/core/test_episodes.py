@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlalgo import DataSpec, Episodes
+from rlalgo.core.spec import normalized_score
 from rlalgo.errors import DataError
 from rlutils.config.files import dump_yaml, parse_yaml
 from tests.rlalgo.toy_data import BOX_ACTIONS, OBSERVATIONS, as_lists, make_episodes
@@ -70,24 +71,29 @@ def test_long_returns_are_summed_in_double_precision() -> None:
 
 
 @given(lengths_lists, st.integers(0, 99), st.floats(0.01, 1.0))
-def test_top_takes_the_best_until_the_share_is_reached(lengths: list[int], seed: int, share: float) -> None:
+def test_top_takes_the_best_that_the_share_holds(lengths: list[int], seed: int, share: float) -> None:
     data = make_episodes(lengths=lengths, seed=seed)
     episodes = as_lists(data)
     best_first = sorted(range(len(episodes)), key=lambda e: -math.fsum(episodes[e]["rewards"]))
-    taken: list[int] = []
-    steps = 0
-    while steps < share * sum(lengths):
+    # The authors' own loop (decision-transformer, gym/experiment.py, pct_traj).
+    wanted, taken, steps = max(int(share * sum(lengths)), 1), best_first[:1], lengths[best_first[0]]
+    while len(taken) < len(lengths) and steps + lengths[best_first[len(taken)]] <= wanted:
         taken.append(best_first[len(taken)])
         steps += lengths[taken[-1]]
     assert as_lists(data.top(share)) == [episodes[e] for e in sorted(taken)]
 
 
-def test_top_at_an_exact_share_takes_no_more() -> None:
-    """0.55 * 100 is 55.00000000000001: an episode too many if that is taken literally."""
+def test_top_at_an_exact_share_takes_just_that() -> None:
+    """0.29 * 100 is 28.999999999999996: an episode too few if that is taken literally."""
     data = make_episodes(lengths=[1] * 100)
-    assert len(data.top(0.55)) == 55
+    assert [len(data.top(share)) for share in (0.29, 0.55)] == [29, 55]
     assert len(data.top(1e-9)) == 1
     assert data.top(1.0) is data
+
+
+def test_top_stays_below_the_share() -> None:
+    data = make_episodes(lengths=[5] * 4)
+    assert [len(data.top(share)) for share in (0.2, 0.26, 0.49, 0.5, 0.99)] == [1, 1, 1, 2, 3]
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, math.nan])
@@ -327,7 +333,7 @@ def boxes(draw: st.DrawFn, dims: tuple[int, int] = (1, 3)) -> spaces.Box:
 def specs(draw: st.DrawFn) -> DataSpec:
     observation = draw(st.one_of(boxes(), st.sampled_from(list(OBSERVATIONS.values()))))
     action = draw(st.one_of(boxes((1, 1)), st.integers(1, 9).map(spaces.Discrete)))
-    scores = st.tuples(*[st.floats(allow_nan=False)] * 2)
+    scores = st.tuples(*[st.floats(-1e30, 1e30)] * 2).filter(lambda pair: pair[0] != pair[1])
     return DataSpec(
         observation,
         action,
@@ -340,6 +346,14 @@ def specs(draw: st.DrawFn) -> DataSpec:
 
 
 TINY = spaces.Box(np.float32(-0.1), np.float32(1e-30), (3,), np.float32)
+
+
+@pytest.mark.parametrize("scores", [(3.0, 3.0), (math.nan, 1.0), (0.0, math.inf)])
+def test_reference_scores_that_span_nothing_are_refused(scores: tuple[float, float]) -> None:
+    with pytest.raises(DataError, match=r"ref_scores \(.*: expected two different finite returns"):
+        DataSpec(TINY, TINY, ref_scores=scores)
+    with pytest.raises(DataError, match="ref_scores"):
+        normalized_score(1.0, scores)
 
 
 @given(specs())
@@ -388,7 +402,6 @@ SEEN = spaces.Box(-1, 1, (2,))
         ((SEEN, spaces.MultiDiscrete([2, 2])), "Discrete space or a one-dimensional Box"),
         ((SEEN, spaces.Box(-1, 1, (2, 2))), "one-dimensional Box"),
         ((SEEN, spaces.Box(0, 9, (2,), np.int64)), "of floats"),
-        ((SEEN, spaces.Discrete(3, start=1)), "starts at 1"),
         ((SEEN, spaces.Discrete(3), 0), "frame_stack 0"),
         ((SEEN, spaces.Discrete(3), 1, 0), "max_steps 0"),
     ],

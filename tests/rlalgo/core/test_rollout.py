@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from rlalgo import Episodes, Policy, rollout
@@ -223,8 +224,9 @@ def test_the_spec_is_the_environments() -> None:
     spec = rollout(Deterministic(made.action_space, [Options()]), [made], 1, 0).spec
     assert (spec.env_id, spec.max_steps) == ("toy/Drift-v0", 10)
     assert spec.observation_space.dtype == np.float32  # what is stored
-    unnamed = play(Drift, [Options()], 1)
+    unnamed = play(Drift, [Options()], 4)
     assert unnamed.spec.env_id is None
+    assert unnamed.spec.max_steps == int(unnamed.lengths().max())  # none is claimed that was not seen
     assert unnamed.observations.dtype == torch.float32
 
 
@@ -282,8 +284,10 @@ def test_observations_that_are_no_arrays_come_as_a_list() -> None:
             self.seen = observations
             return torch.ones(len(rows), dtype=torch.int64)
 
-    policy = Right()
-    (trace,) = (t for t in traces(policy, [Tree()], [[1]]) if t.over)
+    policy, tree = Right(), Tree()
+    both = spaces.Tuple((spaces.Box(-9, 9, (2,)), spaces.Discrete(99)))
+    tree.observation_space = spaces.Dict(place=spaces.Discrete(99), both=both)
+    (trace,) = (t for t in traces(policy, [tree], [[1]]) if t.over)
     assert policy.seen == trace.observations[-2:-1]
     assert [o["both"][1] for o in trace.observations] == list(range(len(trace.rewards) + 1))
     assert trace.observations[0]["both"][0][1] == 0  # a copy: the environment overwrites it

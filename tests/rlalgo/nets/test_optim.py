@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -45,3 +46,23 @@ def test_a_schedule_for_each_group() -> None:
         assert constant == 2.0
         optimizer.step()
         schedule.step()
+
+
+def test_a_loaded_schedule_keeps_its_total() -> None:
+    """As torch's own schedules do: training that goes on for longer must not raise rates that have fallen."""
+
+    def make(total: int) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+        return optimizer, warmup_cosine(optimizer, 2, total, 0.1)
+
+    first, schedule = make(10)
+    for _ in range(10):
+        first.step()
+        schedule.step()
+    second, longer = make(100)
+    second.load_state_dict(first.state_dict())
+    longer.load_state_dict(schedule.state_dict())
+    for _ in range(5):
+        second.step()
+        longer.step()
+        assert second.param_groups[0]["lr"] == pytest.approx(0.2)

@@ -201,7 +201,7 @@ def test_an_endless_behavior_is_stopped_at_the_steps_asked_for(breaks: str) -> N
     ]
 
 
-@pytest.mark.parametrize(("at", "what"), [(0, "an observation"), (1, "a reward")])
+@pytest.mark.parametrize(("at", "what"), [(0, "the observation"), (1, "the reward")])
 def test_what_an_environment_may_not_give(at: int, what: str, root: Path) -> None:
     class Broken(gymnasium.Wrapper):
         def step(self, action: Any) -> Any:
@@ -210,7 +210,7 @@ def test_what_an_environment_may_not_give(at: int, what: str, root: Path) -> Non
             return tuple(answer)
 
     gymnasium.register(f"toy/Broken{at}-v0", entry_point=lambda: Broken(gymnasium.make("toy/Drift-v0").unwrapped))
-    with pytest.raises(DataError, match=f"behavior 'random', episode 0: {what} is not finite"):
+    with pytest.raises(EnvironmentFault, match=rf"Broken{at}-v0, episode of seed 0, step 0: {what} is .*nan.*finite"):
         record(env={"id": f"toy/Broken{at}-v0"})
     assert list(root.iterdir()) == []
 

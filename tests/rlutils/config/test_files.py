@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_merge_keys_and_anchors() -> None:
         ("- {a: 1}\n- {b: 1, b: 2}", 2, "twice"),
         ("a: [1, 2\nb: 3", 2, "expected"),
         ("a: 1\n b: 2", 2, "mapping values are not allowed"),
-        ("a: !!python/object:os.system x", 1, "could not determine a constructor"),
+        ("a: !!python/object:os.system x", 1, "is not of a plain value"),
         ("a: *nowhere", 1, "undefined alias"),
         ("a: 1\n---\nb: 2", 2, "another document"),
     ],
@@ -244,3 +245,67 @@ def test_json_refuses_what_is_not_json_and_keeps_the_old_file(tmp_path: Path) ->
         write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == {"a": [1, None, 0.1]}
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+"""10^12 values in half a kilobyte."""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "line 6: stands for more than 1,000,000 values, aliases written out"),
+        (BOMB.rpartition("a11")[0] + "? *a10\n: 1\n", "stands for more than 1,000,000 values"),
+        ("&a [*a]", "an alias stands for what it is a part of"),
+        ("x: &a\n  y: *a", "an alias stands for what it is a part of"),
+        ("[" * 100_000, "nests deeper than 50 levels"),
+        ("[" * 60 + "]" * 60, "nests deeper than 50 levels"),
+        ("\n".join(" " * i + "a:" for i in range(60)), "line 50: nests deeper than 50 levels"),
+        ("a: 1\nb: !!int abc", "line 2: 'abc' is no int"),
+        ("!!float abc", "'abc' is no float"),
+        ("!!bool perhaps", "'perhaps' is no bool"),
+        ("!!null x", "'x' is no null"),
+        ("!!timestamp abc", "the tag 'tag:yaml.org,2002:timestamp' is not of a plain value"),
+        ("!!binary '!'", "binary' is not of a plain value"),
+        ("!!set {a, b}", "set' is not of a plain value"),
+        ("!!omap [a: 1]", "omap' is not of a plain value"),
+        ("!!python/object/apply:os.system [id]", "is not of a plain value"),
+        ("!mine 3", "the tag '!mine' is not of a plain value"),
+        ("9" * 5000, "a whole number of more than 100 digits"),
+        ("0x" + "f" * 20_000, "a whole number of more than 100 digits"),
+        ("? [a]\n: 1", "a key is a list or a mapping"),
+        ('"\\Uffffffff"', "is not YAML"),
+        ('"\\ud800"', "is not YAML"),
+        ("x" * 2_000_001, "has 2,000,001 characters, and YAML has at most 2,000,000 here"),
+    ],
+)
+def test_absurd_yaml_is_refused_at_once(text: str, message: str) -> None:
+    begin = time.perf_counter()
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, "file.yaml")
+    (fault,) = caught.value.faults
+    assert fault.startswith("file.yaml")
+    assert message in fault
+    assert len(fault.splitlines()) == 1
+    assert time.perf_counter() - begin < 5
+
+
+def test_aliases_and_merges_of_plain_size_are_read() -> None:
+    text = "a: &a {x: 1, y: [1, 2]}\nb: *a\nc: {<<: *a, x: 2}\nd: !!int '3'\ne: !!str 3"
+    same = {"x": 1, "y": [1, 2]}
+    assert parse_yaml(text) == {"a": same, "b": same, "c": {"x": 2, "y": [1, 2]}, "d": 3, "e": "3"}
+
+
+def test_what_is_no_plain_file_or_too_large_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(100_000_000)
+    for path, message in (
+        (tmp_path / "pipe.yaml", "is a pipe, a socket or a device; give a YAML file"),
+        (Path("/dev/zero"), "is a pipe, a socket or a device"),
+        (tmp_path / "large.yaml", "has 100,000,000 bytes, and a YAML file has at most 2,000,000"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_yaml(path)

@@ -337,7 +337,6 @@ def test_no_episodes_at_all(root: Path, mapped: bool, monkeypatch: pytest.Monkey
     [
         (None, spaces.MultiDiscrete([2, 2]), "action space MultiDiscrete"),
         (None, spaces.Dict(a=spaces.Discrete(2)), "action space Dict"),
-        (None, spaces.Discrete(3, start=1), "starts at 1"),
         (spaces.Text(4), None, "observation_space' in .* not understood.*fixed size"),
     ],
 )

@@ -219,7 +219,7 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "unknown namespace": ({}, {"id": "nowhere/x-v0"}, "there is no environment 'nowhere/x-v0'"),
     "malformed": ({}, {"id": "a b"}, "a b.*Malformed environment ID"),
     "none": ({"env_id": None}, {}, r"does not say .* set `env: {name: gym, id: ...}`.*evaluation.episodes: 0"),
-    "package": ({}, {"id": "no_such_thing:X-v0"}, "no_such_thing is missing; pip install 'no_such_thing'"),
+    "package": ({}, {"id": "no_such_thing:X-v0"}, "the module no_such_thing is not installed here"),
     "recorded package": ({"env_id": "x/Y-v0", "preprocess": {"env_module": "no_such_thing"}}, {}, "no_such_thing"),
     "atari": ({}, {"id": "ALE/Breakout-v5"}, r"pip install 'rlalgo\[atari\]'"),
     "argument": ({}, {"kwargs": {"color": 1}}, r"made with {'color': 1}: TypeError.*color"),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from rlutils.checkpoints.index import Index, write_index
 from rlutils.config.files import write_yaml
 from rlutils.reports.experiments import experiments
 from rlutils.reports.runs_page import write_report
@@ -94,11 +95,17 @@ def fake_run(
             played.append(policy({} if target is None else {"target_return": target}, returns, scored))
         write_evaluation(folder, step, played)
     if steps:
-        for name, step in (("last", steps[-1]), ("best", best)):
-            if step is not None:
-                (folder / "checkpoints" / f"step_{step:09d}").mkdir(exist_ok=True)
-                (folder / "checkpoints" / name).symlink_to(f"step_{step:09d}")
+        name_checkpoints(folder, steps[-1], best)
     return folder
+
+
+def name_checkpoints(folder: Path, last: int, best: int | None) -> None:
+    """Folders of these steps, and the index that names them."""
+    names = [None if step is None else f"step_{step:09d}" for step in (last, best)]
+    complete = sorted({name for name in names if name is not None})
+    for name in complete:
+        (folder / "checkpoints" / name).mkdir(exist_ok=True)
+    write_index(folder / "checkpoints", Index("a run", *names, complete))
 
 
 def policy(options: dict[str, Any], returns: np.ndarray, scored: bool = True) -> dict[str, Any]:

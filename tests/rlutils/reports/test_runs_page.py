@@ -22,6 +22,7 @@ from tests.rlutils.reports.fake_runs import (
     TARGETS,
     fake_run,
     middle_mean,
+    name_checkpoints,
     played_nothing,
     policy,
     read_returns,
@@ -149,9 +150,7 @@ def test_same_name_of_different_data_is_told(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_an_unfinished_run_alone_is_reported_as_such(tmp_path: Path, state: str, shown: str) -> None:
     run = fake_run(tmp_path / "run", state=state, steps=STEPS[:4], best=1500)
-    (run / "checkpoints" / "step_000002100").mkdir()
-    (run / "checkpoints" / "last").unlink()
-    (run / "checkpoints" / "last").symlink_to("step_000002100")
+    name_checkpoints(run, 2100, 1500)
     page = report([run], tmp_path / "page.html")
     assert shown in [cell for cell, _ in page.tables[0][1]]
     assert "No run is finished" in page.text

@@ -140,7 +140,7 @@ def test_a_run_that_failed_to_be_replaced_is_not_resumed_as_it_was(
 ) -> None:
     path = write_suite(tmp_path, seeds=[0], datasets={"one": {}}, algos={"bc": "bc.yaml"})
     quiet(path)
-    last = tmp_path / "out" / "bc" / "one" / "s0" / "checkpoints" / "last"
+    last = tmp_path / "out" / "bc" / "one" / "s0" / "checkpoints" / "step_000000060"
     last.mkdir(parents=True)
     for name in ("model.safetensors", "algo.yaml"):
         (last / name).touch()
@@ -259,7 +259,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_the_next_sweep_ends_as_if_never_stop
     path, run = one_run(tmp_path, 300)
     words = [str(path), "--only", "*/s5", "--processes", "1", "--out", "out", "--replace", "--plugin", PLUGIN]
     process = command("sweep", *words, cwd=tmp_path)
-    wait_for(run / "checkpoints" / "last")
+    wait_for(run / "checkpoints" / "index.json")
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 130, said + errors
@@ -293,7 +293,7 @@ def test_a_killed_run_is_resumed_by_the_same_sweep(tmp_path: Path) -> None:
     killed = []
 
     def kill() -> None:
-        wait_for(run / "checkpoints" / "last")
+        wait_for(run / "checkpoints" / "index.json")
         listed = subprocess.run(["ps", "-ax", "-o", "ppid=,pid=,args="], capture_output=True, text=True).stdout
         for parent, child, args in (line.split(None, 2) for line in listed.splitlines()):
             if int(parent) == os.getpid() and "rlutils.sweeps.worker" in args:
@@ -319,7 +319,7 @@ def test_a_run_stops_when_its_sweep_is_gone(tmp_path: Path) -> None:
     request = {"settings": settings, "folder": str(run), "command": "", "resume": False}
     worker.stdin.write(json.dumps(request).encode() + b"\n")
     worker.stdin.flush()
-    wait_for(run / "checkpoints" / "last")
+    wait_for(run / "checkpoints" / "index.json")
     worker.stdin.close()
     assert worker.wait(60) == 130
     assert read_yaml(run / "run.yaml")["state"] == "interrupted"

@@ -16,6 +16,7 @@ from rich.console import Console as Terminal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rlutils
+from rlalgo.errors import CallbackFault
 from rlutils.evaluation.statistics import summarize
 from rlutils.training.callbacks import Averager
 from rlutils.training.callbacks.best import Best, NoBestWarning
@@ -30,10 +31,10 @@ def test_run_time_hooks_are_called_in_the_order_of_the_run(tmp_path: Path) -> No
     expected = ["start"]
     for step in range(1, 42):
         expected.append(f"step {step}")
-        if step in (20, 40, 41):
-            expected.append(f"evaluation {step} 2")
         if step in (20, 25, 40, 41):
             expected.append(f"checkpoint {step}")
+        if step in (20, 40, 41):
+            expected.append(f"evaluation {step} 2")
     assert calls == [*expected, "end NoneType"]
 
 
@@ -47,11 +48,12 @@ def test_a_failed_run_ends_with_its_error(tmp_path: Path) -> None:
         "    seen.append((run.step, repr(error)))\n"
     )
     config["plugins"] = [PLUGIN, str(tmp_path / "witness.py")]
-    with pytest.raises(RuntimeError, match="the meddler broke"):
+    with pytest.raises(CallbackFault, match="the meddler broke"):
         rlutils.train(config, out=tmp_path / "run")
     witness = next(m for name, m in sys.modules.items() if name.startswith("_plugin_witness"))
     # A plugin's own module takes part in every run.
-    assert witness.seen == [(3, "RuntimeError('the meddler broke')")]
+    assert [step for step, _ in witness.seen] == [3]
+    assert witness.seen[0][1].startswith("CallbackFault(\"step 3: callback 'meddler' failed in rlalgo_on_step")
 
 
 def test_csv_rows_are_means_over_their_interval(tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_a_row_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:
 def test_tensorboard_holds_the_csv_numbers_and_is_purged_on_resume(tmp_path: Path) -> None:
     callbacks = [{"name": "csv", "every": 10}, {"name": "tensorboard", "every": 10}]
     broken = [*callbacks, {"name": "meddler", "at": 39, "how": "raise"}]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(CallbackFault):
         rlutils.train(toy_config(callbacks=broken), out=tmp_path / "run")
     rlutils.resume(tmp_path / "run", [f"callbacks={callbacks}".replace("'", '"')], plugins=[PLUGIN])
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
@@ -177,14 +179,16 @@ def test_console_claims_no_spread_of_one_episode(episodes: int) -> None:
     assert ("±" in text) == ("95% of the mean" in text) == ("over 2 episodes" in text) == (episodes == 2)
 
 
-def test_best_follows_the_score_both_ways() -> None:
+def test_best_follows_the_score_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlutils.training.callbacks.best.is_listed", lambda path: True)
+
     def play(config: Best.Config, results: list) -> list[int]:
         named: list[int] = []
+        monkeypatch.setattr("rlutils.training.callbacks.best.is_listed", lambda path: True)
         best = Best(config)
-        run = Thing(mark_best=lambda path, step: named.append(step))
+        run = Thing(folder=Path("run"), mark_best=lambda path, step: named.append(step))
         for step, result in enumerate(results):
-            best.rlalgo_on_evaluation(step=step, result=result)
-            best.rlalgo_on_checkpoint(run=run, step=step, path=Path())
+            best.rlalgo_on_evaluation(run=run, step=step, result=result)
         return named
 
     scores = [Thing(score=s, metrics={"e/x": s}) for s in (1.0, 3.0, 2.0, None, 3.0, 4.0)]
@@ -253,5 +257,5 @@ def test_a_metric_that_an_interval_lacks_is_an_empty_cell(tmp_path: Path) -> Non
 def test_the_best_checkpoint_is_never_chosen_by_a_number_that_is_none() -> None:
     best = Best(Best.Config(metric="x/y"))
     for step, value in ((10, math.nan), (20, 1.0), (30, math.nan), (40, 0.5)):
-        best.rlalgo_on_evaluation(step, Thing(score=None, metrics={"x/y": value}))
+        best.rlalgo_on_evaluation(Thing(folder=Path("nowhere")), step, Thing(score=None, metrics={"x/y": value}))
     assert (best.step, best.score) == (20, 1.0)

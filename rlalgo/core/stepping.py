@@ -1,0 +1,107 @@
+"""One step of an environment, whose answer is not trusted: what is odd is named with the episode and the step."""
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+from torch import Tensor
+
+from rlalgo.errors import EnvironmentFault, RlalgoError, shown, told
+
+_LARGEST = float(np.finfo(np.float32).max)
+"""Rewards are kept as float32."""
+
+
+def reset(env: gymnasium.Env, seed: int) -> Any:
+    """The first observation.
+
+    Raises:
+        EnvironmentFault: the environment raised, or gave something else.
+    """
+    where = f"{_name(env)}, episode of seed {seed}, reset"
+    try:
+        answer = env.reset(seed=seed)
+    except RlalgoError:
+        raise
+    except Exception as error:
+        raise EnvironmentFault(f"{where}: {told(error)}") from error
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise EnvironmentFault(f"{where}: gave {_shown(answer)}; expected (observation, info)")
+    if why := _odd(answer[0], env.observation_space):
+        raise EnvironmentFault(f"{where}: {why}")
+    return answer[0]
+
+
+def step(env: gymnasium.Env, action: Any, seed: int, number: int) -> tuple[Any, float, bool, bool]:
+    """Observation, reward, terminated and truncated.
+
+    Args:
+        env: what to step.
+        action: of the environment's own kind.
+        seed: what the episode was reset with.
+        number: of the step in its episode, from 0.
+
+    Raises:
+        EnvironmentFault: the environment raised, or gave something else.
+    """
+    try:
+        answer = env.step(action)
+    except RlalgoError:
+        raise
+    except Exception as error:
+        raise _fault(env, seed, number, told(error)) from error
+    if not isinstance(answer, tuple) or len(answer) != 5:
+        expected = "(observation, reward, terminated, truncated, info)"
+        raise _fault(env, seed, number, f"gave {_shown(answer)}; expected {expected}")
+    observation, reward, terminated, truncated, _ = answer
+    if not _numeric(reward) or not abs(float(reward)) <= _LARGEST:  # NaN is not smaller either
+        raise _fault(env, seed, number, f"the reward is {_shown(reward)}; expected a finite number")
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if type(flag) is not bool and not (_numeric(flag) and float(flag) in (0, 1)):
+            raise _fault(env, seed, number, f"{name} is {_shown(flag)}; expected True or False")
+    if why := _odd(observation, env.observation_space):
+        raise _fault(env, seed, number, why)
+    return observation, float(reward), bool(terminated), bool(truncated)
+
+
+def _fault(env: gymnasium.Env, seed: int, number: int, why: str) -> EnvironmentFault:
+    return EnvironmentFault(f"{_name(env)}, episode of seed {seed}, step {number}: {why}")
+
+
+def _odd(observation: Any, space: Any) -> str | None:
+    """What is wrong with an observation; of other spaces than Box the policy has to judge."""
+    if not isinstance(space, gymnasium.spaces.Box):
+        return None
+    try:
+        found = np.asarray(observation)
+    except ValueError:  # rows of unequal length
+        found = np.empty((), object)
+    if found.shape != space.shape or found.dtype.kind not in "biuf":
+        return f"the observation is {_shown(observation)}; expected numbers of shape {space.shape}"
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        return f"the observation is {_shown(observation, whole=True)}; expected finite numbers"
+    return None
+
+
+def _numeric(value: Any) -> bool:
+    """Whether it is one number, or an array or tensor of one."""
+    if isinstance(value, bool | int | float | np.number | np.bool_):
+        return True
+    if isinstance(value, np.ndarray):
+        return value.size == 1 and value.dtype.kind in "biuf"
+    return isinstance(value, Tensor) and math.prod(value.shape) == 1
+
+
+def _name(env: gymnasium.Env) -> str:
+    made_by = getattr(env, "spec", None)  # None where the environment was not made by its id
+    return f"environment {made_by.id if made_by else type(getattr(env, 'unwrapped', env)).__name__}"
+
+
+def _shown(value: Any, whole: bool = False) -> str:
+    """What was got, on one short line."""
+    if isinstance(value, tuple):
+        return f"{len(value)} values"
+    if isinstance(value, np.ndarray) and value.size != 1 and not whole:
+        return f"of shape {value.shape}, {value.dtype}"
+    return shown(value)

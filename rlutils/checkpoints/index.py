@@ -1,0 +1,103 @@
+"""checkpoints/index.json: which checkpoints a run has completed, and which of them are called `last` and `best`.
+
+Names in a file, not links, so that a run survives copying by any tool. A folder without it is told by what lies there.
+"""
+
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from rlalgo.errors import CheckpointError
+from rlutils.config.files import write_json
+
+PATTERN = re.compile(r"step_(\d{9,18})")
+NEEDED = ("model.safetensors", "algo.yaml")
+FILES = (*NEEDED, "trainer.safetensors", "trainer.json")
+
+
+@dataclass(frozen=True)
+class Index:
+    run: str
+    """Tells the run from every other one."""
+    last: str | None = None
+    best: str | None = None
+    complete: list[str] = field(default_factory=list)
+    """Names of the checkpoints, oldest first."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+    def __post_init__(self) -> None:
+        for name in (self.last, self.best, *self.complete):
+            if name is not None and (not PATTERN.fullmatch(name) or name not in self.complete):
+                raise ValueError("last, best and complete name checkpoints as step_000001000")
+
+
+def new_index() -> Index:
+    """Of a run that has no checkpoints yet. The system draws its name: seeds have no part in it."""
+    return Index(secrets.token_hex(8))
+
+
+def step_of_name(name: str | None) -> int | None:
+    """The step that `step_000001000` says; None for other names."""
+    found = PATTERN.fullmatch(name or "")
+    return int(found[1]) if found else None
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder holds what playing needs."""
+    return all((path / name).is_file() for name in NEEDED)
+
+
+def read_index(folder: Path) -> Index | None:
+    """Of a run's `checkpoints` folder; None where there is no such file.
+
+    Raises:
+        CheckpointError: it is not what `write_index` wrote.
+    """
+    file = folder / "index.json"
+    if not file.exists():
+        return None
+    try:
+        values: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if not isinstance(values, dict):
+            raise ValueError(f"expected a mapping, got {type(values).__name__}")
+        return TypeAdapter(Index).validate_json(json.dumps(values))
+    except (OSError, ValueError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".strip(": ") if first else str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{file}: is not an index of checkpoints ({why}); remove it, and the newest complete one is the last"
+        ) from error
+
+
+def is_listed(path: Path) -> bool:
+    """Whether a checkpoint is there and its run's index lists it."""
+    index = read_index(path.parent)
+    return index is not None and path.name in index.complete and is_complete(path)
+
+
+def write_index(folder: Path, index: Index) -> None:
+    """Replaces index.json in one step.
+
+    Raises:
+        OSError: it cannot be written; the old one stays.
+    """
+    write_json(folder / "index.json", asdict(index))
+
+
+def look(folder: Path) -> Index:
+    """What the index says; without one, the complete checkpoints that lie there, of a run of unknown name ('').
+
+    Raises:
+        CheckpointError: see `read_index`.
+    """
+    if (index := read_index(folder)) is not None:
+        return index
+    names = [path.name for path in folder.glob("step_*") if PATTERN.fullmatch(path.name) and is_complete(path)]
+    names.sort(key=lambda name: int(name.removeprefix("step_")))
+    return Index("", names[-1] if names else None, None, names)
