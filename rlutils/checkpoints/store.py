@@ -264,16 +264,23 @@ def prune(folder: Path) -> None:
     """Removes the listed checkpoints that are neither `last` nor `best`, and what a kill left half-written.
 
     Of a checkpoint only the files that `save` writes are removed: what else lies there stays, and its folder.
+
+    Raises:
+        CheckpointError: the index cannot be read or written, or a file cannot be removed.
     """
     index = read_index(folder)
     if index is None:
         return
     kept = [name for name in index.complete if name in (index.last, index.best)]
-    for name in index.complete:
-        if name not in kept:
-            _remove(folder / name)
-    if kept != index.complete:
-        write_index(folder, replace(index, complete=kept))
+    try:
+        for name in index.complete:
+            if name not in kept:
+                _remove(folder / name)
+        if kept != index.complete:
+            write_index(folder, replace(index, complete=kept))
+    except OSError as error:
+        message = f"{folder}: old checkpoints cannot be removed: {error.strerror or error}"
+        raise CheckpointError(f"{message}; the last complete one is {index.last}") from error
     for path in folder.glob(".step_*.tmp"):
         if PATTERN.fullmatch(path.name[1:-4]) and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

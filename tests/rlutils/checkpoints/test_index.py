@@ -112,3 +112,20 @@ def test_only_what_the_index_lists_is_called_best(run: Path) -> None:
 def test_a_checkpoint_is_called_by_its_name_and_nothing_else(which: str, run: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         find(run, which)
+
+
+def test_a_folder_that_cannot_be_changed_is_told_in_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run / "checkpoints"
+    write_index(folder, Index("x", "step_000000060", None, ["step_000000010", "step_000000060"]))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlutils.checkpoints.store.write_index", full)
+    with pytest.raises(
+        CheckpointError, match=r"cannot be removed: No space left on device; the last .* step_000000060"
+    ):
+        prune(folder)
+    with pytest.raises(CheckpointError, match=r"index\.json: cannot be written: No space left on device"):
+        mark_best(find(run))
+    assert find(run).name == "step_000000060"
