@@ -3,9 +3,10 @@
 The command line prints these without a traceback; anything else is a defect of ours.
 """
 
+import contextlib
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -74,6 +75,17 @@ def told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
+
+
+@contextlib.contextmanager
+def blaming(kind: type[RlalgoError], what: str) -> Iterator[None]:
+    """Whatever is raised within becomes an error of this kind about `what`, unless it says so itself."""
+    try:
+        yield
+    except RlalgoError:
+        raise
+    except Exception as error:  # somebody else's code may raise anything
+        raise kind(f"{what}: {told(error)}") from error
 
 
 def shown(value: object) -> str:

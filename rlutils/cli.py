@@ -16,7 +16,7 @@ from rlalgo.version import __version__
 from rlutils.config.files import parse_yaml, write_json
 from rlutils.inventory import SCHEMAS, inventory, print_inventory
 from rlutils.machine import amount
-from rlutils.outcome import complain, reported
+from rlutils.outcome import complain, on_interrupt, reported
 
 app = typer.Typer(
     help="Offline reinforcement learning from YAML: train, evaluate, play, report.",
@@ -37,7 +37,7 @@ RunFolder = Annotated[Path, typer.Argument(help="Run folder that train wrote.")]
 
 def main() -> None:
     """The command line: errors that a person can act on are printed without a traceback."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # `rlutils.__main__` took it away while this was imported
+    signal.signal(signal.SIGINT, on_interrupt)  # `rlutils.__main__` took it away while this was imported
     app()
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import os
 import signal
 import warnings
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import typer
@@ -41,11 +43,22 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
 
 def _interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C is behind it; what it meets within an import may come out as an ImportError."""
-    if isinstance(error, ImportError) and "more than once per process" in str(error):
-        return True  # numpy, imported anew after torch swallowed the interrupt of its first import
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def on_interrupt(number: int, frame: FrameType | None) -> None:
+    """Handles SIGINT: a KeyboardInterrupt, but in the midst of an import the end of the process.
+
+    What is half imported answers an exception with any error of its own, or goes on as if nothing had been.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"stopped\n")
+            os._exit(128 + number)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def complain(text: str) -> None:

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from torch import Tensor
 
-from rlalgo.errors import EnvironmentFault, RlalgoError, shown, told
+from rlalgo.errors import EnvironmentFault, RlalgoError, blaming, shown, told
 
 _LARGEST = float(np.finfo(np.float32).max)
 """Rewards are kept as float32."""
@@ -19,13 +19,9 @@ def reset(env: gymnasium.Env, seed: int) -> Any:
     Raises:
         EnvironmentFault: the environment raised, or gave something else.
     """
-    where = f"{_name(env)}, episode of seed {seed}, reset"
-    try:
+    where = f"environment {env_name(env)}, episode of seed {seed}, reset"
+    with blaming(EnvironmentFault, where):
         answer = env.reset(seed=seed)
-    except RlalgoError:
-        raise
-    except Exception as error:
-        raise EnvironmentFault(f"{where}: {told(error)}") from error
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise EnvironmentFault(f"{where}: gave {_shown(answer)}; expected (observation, info)")
     if why := _odd(answer[0], env.observation_space):
@@ -66,7 +62,7 @@ def step(env: gymnasium.Env, action: Any, seed: int, number: int) -> tuple[Any, 
 
 
 def _fault(env: gymnasium.Env, seed: int, number: int, why: str) -> EnvironmentFault:
-    return EnvironmentFault(f"{_name(env)}, episode of seed {seed}, step {number}: {why}")
+    return EnvironmentFault(f"environment {env_name(env)}, episode of seed {seed}, step {number}: {why}")
 
 
 def _odd(observation: Any, space: Any) -> str | None:
@@ -93,9 +89,10 @@ def _numeric(value: Any) -> bool:
     return isinstance(value, Tensor) and math.prod(value.shape) == 1
 
 
-def _name(env: gymnasium.Env) -> str:
-    made_by = getattr(env, "spec", None)  # None where the environment was not made by its id
-    return f"environment {made_by.id if made_by else type(getattr(env, 'unwrapped', env)).__name__}"
+def env_name(env: gymnasium.Env) -> str:
+    """The id that an environment was made by, else its class."""
+    made_by = getattr(env, "spec", None)
+    return made_by.id if made_by else type(getattr(env, "unwrapped", env)).__name__
 
 
 def _shown(value: Any, whole: bool = False) -> str:

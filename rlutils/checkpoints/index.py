@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from rlalgo.errors import CheckpointError
-from rlutils.config.files import write_json
+from rlutils.config.files import first_fault, write_json
 
 PATTERN = re.compile(r"step_(\d{9,18})")
 NEEDED = ("model.safetensors", "algo.yaml")
@@ -68,8 +68,7 @@ def read_index(folder: Path) -> Index | None:
             raise ValueError(f"expected a mapping, got {type(values).__name__}")
         return TypeAdapter(Index).validate_json(json.dumps(values))
     except (OSError, ValueError, RecursionError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".strip(": ") if first else str(error).splitlines()[0]
+        why = first_fault(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise CheckpointError(
             f"{file}: is not an index of checkpoints ({why}); remove it, and the newest complete one is the last"
         ) from error
@@ -98,6 +97,6 @@ def look(folder: Path) -> Index:
     """
     if (index := read_index(folder)) is not None:
         return index
-    names = [path.name for path in folder.glob("step_*") if PATTERN.fullmatch(path.name) and is_complete(path)]
-    names.sort(key=lambda name: int(name.removeprefix("step_")))
+    found = [(step, path) for path in folder.glob("step_*") if (step := step_of_name(path.name)) is not None]
+    names = [path.name for _, path in sorted(found) if is_complete(path)]
     return Index("", names[-1] if names else None, None, names)

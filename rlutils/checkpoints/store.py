@@ -21,6 +21,7 @@ from rlalgo.registry import Catalogue
 from rlalgo.version import __version__
 from rlutils.checkpoints.index import (
     FILES,
+    NEEDED,
     PATTERN,
     Index,
     look,
@@ -107,7 +108,7 @@ def find(path: Path, which: str = "last") -> Path:
             listed = ", ".join(there) or "none; has it trained long enough to write one?"
             raise CheckpointError(f"{path}: no checkpoint '{which}'. Found: {listed}")
         found = folder / name
-    for needed in FILES[:2]:
+    for needed in NEEDED:
         if not (found / needed).is_file():
             raise CheckpointError(f"{found}: {needed} is missing, so this is not a complete checkpoint")
     return found

@@ -16,7 +16,7 @@ from rlalgo.config import to_mapping
 from rlalgo.errors import CheckpointError
 from rlutils.checkpoints.fitting import OF_THE_DEVICE, misfit, optimizers_misfit
 from rlutils.checkpoints.plain import pack, unpack
-from rlutils.config.files import write_atomic
+from rlutils.config.files import first_fault, write_atomic
 from rlutils.config.settings import Settings
 from rlutils.randomness import refuse_bad_state, rng_state, set_rng_state
 
@@ -88,9 +88,7 @@ def load_trainer_state(path: Path) -> TrainingState:
     try:
         state = TypeAdapter(TrainingState).validate_python(unpack(values, tensors))
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
-        raise _unreadable(path / "trainer.json", ValueError(f"{at}: {first['msg']}".strip(": "))) from error
+        raise _unreadable(path / "trainer.json", ValueError(first_fault(error))) from error
     except ValueError as error:
         raise _unreadable(path / "trainer.json", error) from error
     return state
@@ -130,7 +128,7 @@ def apply(
         for parameter, values in item.state.items():  # files know no strides, and the order of sums depends on them
             for key, value in values.items():
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
+                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     for name, own in algo.schedulers.items():
         own.load_state_dict(state.schedulers[name])
     set_rng_state(state.rng)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 from rlalgo.errors import ConfigError
 
@@ -147,6 +148,12 @@ def parse_yaml(text: str, where: str = "value") -> Any:
         raise ConfigError([f"{where}, line {line}: {error.problem or error.context}"]) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: escapes of what is no character
         raise ConfigError([f"{where}: is not YAML: {' '.join(str(error).split())}"]) from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """Of a file that pydantic refuses: `callbacks.best: Input should be a valid dictionary`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
 def dump_yaml(value: Any) -> str:

@@ -6,6 +6,7 @@ import traceback
 import gymnasium
 from gymnasium import spaces
 
+from rlalgo.core.stepping import env_name
 from rlalgo.errors import EnvironmentFault
 
 _PACKAGES = {
@@ -69,7 +70,3 @@ def misfit(env: gymnasium.Env, what: str, got: spaces.Space, expected: spaces.Sp
         f"environment {env_name(env)} does not fit the data: its {what} are {got}, the data's are {expected}; "
         "choose another with env.id, or give the right env.kwargs"
     )
-
-
-def env_name(env: gymnasium.Env) -> str:
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__

@@ -15,11 +15,12 @@ from gymnasium.spaces import utils as gymnasium_utils
 
 from rlalgo import DataSpec
 from rlalgo.core.spaces import from_mapping
+from rlalgo.core.stepping import env_name
 from rlalgo.errors import EnvironmentFault, near
 from rlutils.config.modules import installed
 from rlutils.data.images import Images
 from rlutils.data.spaces import is_image, needs_flatten, stored_space
-from rlutils.envs.faults import FAILURES, env_name, misfit, missing, why
+from rlutils.envs.faults import FAILURES, misfit, missing, why
 from rlutils.envs.limits import limited
 from rlutils.envs.rendering import try_rendering
 

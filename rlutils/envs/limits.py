@@ -5,8 +5,8 @@ from typing import Any
 
 import gymnasium
 
+from rlalgo.core.stepping import env_name
 from rlalgo.errors import RlalgoWarning
-from rlutils.envs.faults import env_name
 
 
 class CutWarning(RlalgoWarning):

@@ -9,8 +9,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rlalgo.core.stepping import env_name
 from rlalgo.errors import EnvironmentFault
-from rlutils.envs.faults import FAILURES, GL_ADVICE, env_name, why
+from rlutils.envs.faults import FAILURES, GL_ADVICE, why
 
 
 def try_rendering(env: gymnasium.Env) -> np.ndarray:

@@ -1,10 +1,9 @@
 """Evaluation: all policies through one batched rollout, every episode kept, and honest statistics of them."""
 
-import contextlib
 import math
 import numbers
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Run, plugins, rollout
 from rlalgo.core.rollout import distinct
-from rlalgo.errors import ConfigError, EnvironmentFault, EvaluatorFault, RlalgoError, RlalgoWarning, shown, told
+from rlalgo.errors import ConfigError, EnvironmentFault, EvaluatorFault, RlalgoWarning, blaming, shown, told
 from rlalgo.registry import Catalogue
 from rlutils.config.settings import Settings, policy_options
 from rlutils.evaluation.statistics import EvalResult, PolicyResult, summarize
@@ -94,7 +93,7 @@ class Examiner:
                 raise ConfigError([f"evaluation.policies: {error}"]) from error
         for name, evaluator in self.evaluators.items():
             if hasattr(evaluator, "check"):
-                with _blaming(name):
+                with blaming(EvaluatorFault, f"evaluator '{name}'"):
                     evaluator.check(algo, _measured_on(run), run)
 
     def examine(self, algo: BatchRLAlgo, step: int, run: Run) -> EvalResult:
@@ -112,7 +111,7 @@ class Examiner:
             played = evaluate(algo, self.options, envs, config.episodes, config.seed, self.ref_scores)
         metrics: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
-            with forked_rng(config.seed), _blaming(name):
+            with forked_rng(config.seed), blaming(EvaluatorFault, f"evaluator '{name}'"):
                 values = evaluator.evaluate(algo, _measured_on(run), run)
             metrics |= _finite(name, _numbers(name, values), step)
         return EvalResult(step, played, metrics, self.env_id, config.seed, watch(), checkpoint=f"step_{step:09d}")
@@ -126,12 +125,8 @@ class Examiner:
         lacking = n - len(self._envs)
         if lacking > 0:
             where = f"env '{self.settings.env.name}'"
-            try:
+            with blaming(EnvironmentFault, where):
                 made = list(plugins.make("env", self.settings.env).make(self.spec, lacking))
-            except RlalgoError:
-                raise
-            except Exception as error:  # whatever a plugin raises is the plugin's fault
-                raise EnvironmentFault(f"{where}: {told(error)}") from error
             if len(made) != lacking:
                 raise EnvironmentFault(f"{where}: made {len(made)} environments; expected {lacking}")
             self._envs += made
@@ -159,17 +154,6 @@ class Examiner:
         self._envs = []
 
 
-@contextlib.contextmanager
-def _blaming(name: str) -> Iterator[None]:
-    """Whatever an evaluator raises is the evaluator's fault, unless it says so itself."""
-    try:
-        yield
-    except RlalgoError:
-        raise
-    except Exception as error:
-        raise EvaluatorFault(f"evaluator '{name}': {told(error)}") from error
-
-
 def _numbers(name: str, values: Any) -> dict[str, float]:
     """An evaluator's answer, checked."""
     if not isinstance(values, Mapping):
@@ -180,7 +164,7 @@ def _numbers(name: str, values: Any) -> dict[str, float]:
         alone = isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0
         if not isinstance(value, numbers.Real | np.bool_) and not alone:
             raise EvaluatorFault(f"evaluator '{name}': {key} is {shown(value)}; expected a number")
-    with _blaming(name):  # 0-d arrays of texts, integers beyond the largest float
+    with blaming(EvaluatorFault, f"evaluator '{name}'"):  # 0-d arrays of texts, integers beyond the largest float
         return {key: float(value) for key, value in values.items()}
 
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlalgo.errors import CheckpointError, ConfigError, RlalgoError
 from rlutils.checkpoints.index import look, step_of_name
-from rlutils.config.files import read_yaml
+from rlutils.config.files import first_fault, read_yaml
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.training.callbacks.csv import read_rows
 
@@ -160,9 +160,7 @@ def _read(path: Path, kind: Any, notes: list[str]) -> Any:
         values = json.loads(path.read_text()) if path.suffix == ".json" else read_yaml(path)
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        notes.append(f"{path.name} is left out: {at + ': ' if at else ''}{first['msg']}.")
+        notes.append(f"{path.name} is left out: {first_fault(error)}.")
     except (OSError, ValueError, ConfigError) as error:
         why = str(error).splitlines()[-1].strip() if path.is_file() else "there is no such file"
         notes.append(f"{path.name} is left out: {why}.")

@@ -12,6 +12,7 @@ from rlalgo.errors import CallbackFault, EnvironmentFault, EvaluatorFault, Rlalg
 from rlalgo.nets.optim import schedule_totals
 from rlalgo.registry import Catalogue
 from rlutils.checkpoints import store as checkpoints
+from rlutils.checkpoints.index import step_of_name
 from rlutils.config.files import write_json
 from rlutils.config.settings import Settings
 from rlutils.evaluation.evaluate import Examiner
@@ -76,7 +77,7 @@ class Run:
     def start(self, algo: BatchRLAlgo, total_steps: int) -> None:
         self.started, self.total_steps = True, total_steps
         for path in (self.folder / "evaluations").glob("step_*.json"):
-            if int(path.stem.removeprefix("step_")) > self.step:  # after the checkpoint we go on from
+            if (step_of_name(path.stem) or 0) > self.step:  # after the checkpoint we go on from
                 path.unlink()
         if self.resumed:
             write_settings(self.folder, self.settings)  # what this resume overrode holds for the next one too

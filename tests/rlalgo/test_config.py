@@ -17,6 +17,7 @@ from rlalgo import Choice, Kind
 from rlalgo.config import (
     Count,
     Fraction,
+    HiddenDims,
     NonNegative,
     Positive,
     Probability,
@@ -695,3 +696,15 @@ def test_other_defaults_must_pass_the_comparison_of_fields() -> None:
     with pytest.raises(PluginError, match=r"^here: File\.Config: low 2\.0 must be below high 1\.0$"):
         with_defaults(File.Config, {"path": Path("a"), "low": 2.0}, "here")
     with_defaults(File.Config, {"low": 0.5}, "here")  # the path is still asked of the user
+
+
+def test_wrong_items_do_not_make_a_list_too_short(known: Catalogue) -> None:
+    @dataclass(frozen=True)
+    class Config:
+        dims: HiddenDims = (1,)
+
+    assert faults({"dims": []}, known, Config) == ["dims: should have at least 1 item, not 0, got []"]
+    assert faults({"dims": [0, "a"]}, known, Config) == [
+        "dims[0]: should be greater than or equal to 1, got 0",
+        "dims[1]: should be a valid integer, got 'a'",
+    ]

@@ -22,12 +22,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    shutil.copytree(trained, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def test_what_a_person_puts_beside_the_checkpoints_stays(run: Path) -> None:
     folder = run / "checkpoints"
     own = ["step_x", "step_000000003.bak", "step_000000003", "step_000000010", "thesis", ".step_notes.tmp"]

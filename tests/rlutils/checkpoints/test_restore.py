@@ -28,12 +28,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    shutil.copytree(trained, tmp_path / "run")
-    return tmp_path / "run"
-
-
 def resume(run: Path) -> None:
     rlutils.resume(run, ["trainer.steps=62", "evaluation.every=0", "evaluation.episodes=0"], plugins=[PLUGIN])
 

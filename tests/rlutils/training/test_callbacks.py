@@ -184,7 +184,6 @@ def test_best_follows_the_score_both_ways(monkeypatch: pytest.MonkeyPatch) -> No
 
     def play(config: Best.Config, results: list) -> list[int]:
         named: list[int] = []
-        monkeypatch.setattr("rlutils.training.callbacks.best.is_listed", lambda path: True)
         best = Best(config)
         run = Thing(folder=Path("run"), mark_best=lambda path, step: named.append(step))
         for step, result in enumerate(results):
