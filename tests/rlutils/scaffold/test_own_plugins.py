@@ -22,7 +22,7 @@ FRAME = spaces.Box(0, 255, (36, 40), "uint8")
 def config(ident: str) -> dict[str, Any]:
     return {
         "source": {"name": "minari", "id": ident, "frame_stack": 2},
-        "algo": {"name": "bc", "width": 8, "layers": 1, "state_encoder": {"name": "cnn"}},
+        "algo": {"name": "bc", "hidden_dims": [8], "state_encoder": {"name": "cnn"}},
         "trainer": {"name": "offline", "steps": 2, "batch_size": 4},
         "evaluation": {"episodes": 0},
         "callbacks": [],
@@ -54,8 +54,8 @@ def test_installed_they_are_found_and_train(tmp_path: Path, monkeypatch: pytest.
         assert line in listed
     words = [*cli, "train", str(tmp_path / "bc.yaml"), "--out", str(tmp_path / "run")]
     python(*words, executable=executable, RLALGO_PLUGINS="cnn")
-    loaded = "import rlutils, sys; print(type(rlutils.load(sys.argv[1]).net[0][0]).__name__)"
-    assert python("-c", loaded, str(tmp_path / "run"), executable=executable, RLALGO_PLUGINS="cnn") == "CNN\n"
+    loaded = "import rlutils, sys; print(any(type(m).__name__ == 'CNN' for m in rlutils.load(sys.argv[1]).modules()))"
+    assert python("-c", loaded, str(tmp_path / "run"), executable=executable, RLALGO_PLUGINS="cnn") == "True\n"
 
     # Uninstalled, neither trains nor loads, and both say what to install.
     for again in ([*words, "--replace"], ["-c", loaded, str(tmp_path / "run")]):
