@@ -27,10 +27,18 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-HiddenDims = Annotated[tuple[Count, ...], Field(min_length=1)]
-"""Units of each hidden layer."""
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Whole = Annotated[int, Field(ge=0, le=10**12)]
+Few = Annotated[int, Field(ge=1, le=1000)]
+"""Of what is made one by one: layers, environments, threads."""
+Size = Annotated[int, Field(ge=1, le=2**20)]
+"""Of one side of a tensor. Whether the product fits into the memory is asked before training."""
+Sizes = Annotated[tuple[Size, ...], Field(max_length=1000)]
+"""Units of each layer."""
+HiddenDims = Annotated[Sizes, Field(min_length=1)]
+"""Units of each hidden layer, of which there is at least one."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Of random numbers; numpy takes no more."""
 StateEncoder = Annotated[Choice, Kind("encoder", "state")]
 """A field for a state encoder: `state_encoder: StateEncoder | None = None`."""
 

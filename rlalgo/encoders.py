@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlalgo.config import Count
+from rlalgo.config import Sizes
 from rlalgo.hookspecs import hookimpl
 from rlalgo.nets import inputs, mlp
 
@@ -48,32 +47,17 @@ class MLP(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        hidden_dims: tuple[Count, ...] = (256,)
+        hidden_dims: Sizes = (256,)
         """Units of each hidden layer."""
 
     def __init__(self, space: spaces.Space, width: int, config: Config) -> None:
         super().__init__()
-        if isinstance(space, spaces.Discrete):
-            size = int(space.n)
-            self.flat: nn.Module = OneHot(size)
-        else:
-            self.flat, size = inputs(space, None, width)
+        self.flat, size = inputs(space, None, width)
         self.net = mlp([size, *config.hidden_dims, width])
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., *shape) -> (..., width)."""
         return self.net(self.flat(x))
-
-
-class OneHot(nn.Module):
-    """(...,) int64 -> (..., n) float."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.n = n
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.one_hot(x, self.n).float()
 
 
 @hookimpl

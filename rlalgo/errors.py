@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 
 class RlalgoError(Exception):
     """Base of every error that is meant to be read by the user."""
@@ -21,7 +23,8 @@ class ConfigError(RlalgoError):
         self.faults = list(faults)
         head = f"{where}: " if where else ""
         count = len(self.faults)
-        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        lines = "\n".join(f"  {fault}" for fault in self.faults[:50])
+        lines += f"\n  and {count - 50:,} more" if count > 50 else ""
         super().__init__(f"{head}{count} fault{'s' if count != 1 else ''} in the configuration\n{lines}")
 
 
@@ -97,6 +100,12 @@ def _line(text: str, most: int) -> str:
     """Printable characters alone, on one line of that many at most."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_fault(error: ValidationError) -> str:
+    """Of what pydantic refuses: `callbacks.best: Input should be a valid dictionary`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
 
 
 def a(noun: str) -> str:

@@ -15,6 +15,7 @@ from rlalgo.errors import PluginClash, PluginError, a, near
 SEPARATE = {
     ("encoder", "cnn"): "rlalgo-cnn",
     ("encoder", "impala"): "rlalgo-cnn",
+    ("encoder", "fusion"): "rlalgo-cnn",
     ("env", "atari"): "rlalgo-atari",
     ("source", "dqn_replay"): "rlalgo-atari",
 }

@@ -79,9 +79,9 @@ def in_words(part: dict[str, Any]) -> str:
         case {"prefixItems": parts}:
             return f"[{', '.join(map(in_words, parts))}]"
         case {"items": inner}:
-            return f"list of {in_words(inner)}"
+            return f"list of {in_words(inner)}" + (f", {part['maxItems']:,} at most" if "maxItems" in part else "")
     signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    limits = " and ".join(f"{sign} {part[key]:g}" for key, sign in signs.items() if key in part)
+    limits = " and ".join(f"{sign} {part[key]:,}" for key, sign in signs.items() if part.get(key, 1e12) < 1e12)
     name = part.get("format") or part.get("type") or ("object" if "$ref" in part else "anything")
     return f"{'mapping' if name == 'object' else name} {limits}".strip()
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from rlutils.app import evaluate, resume, train
     from rlutils.checkpoints.loading import load
     from rlutils.config.catalogue import catalogue
+    from rlutils.envs.gym import prepare
     from rlutils.training.run import Run
 
-__all__ = ["Controller", "Run", "catalogue", "evaluate", "load", "resume", "train"]
+__all__ = ["Controller", "Run", "catalogue", "evaluate", "load", "prepare", "resume", "train"]
 
 BUILTINS.append("rlutils.builtin")
 
@@ -26,6 +27,7 @@ _HOME = {
     "Run": "rlutils.training.run",
     "catalogue": "rlutils.config.catalogue",
     "load": "rlutils.checkpoints.loading",
+    "prepare": "rlutils.envs.gym",
 }
 
 

@@ -1,11 +1,12 @@
 """The composition root: settings become a run. What the command line and the Python API both call."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,19 +14,27 @@ from rlalgo import BatchRLAlgo, DataSpec, Episodes
 from rlalgo import plugins as core_plugins
 from rlalgo.config import to_mapping
 from rlalgo.core.algo import misfit, supports
-from rlalgo.errors import ConfigError
+from rlalgo.core.fingerprint import fingerprint
+from rlalgo.errors import CheckpointError, ConfigError
 from rlalgo.registry import Catalogue
-from rlutils.checkpoints import store as checkpoints
-from rlutils.checkpoints.loading import run_config, run_folder, run_settings, typed_modules
+from rlutils.budget import budget, fitting
+from rlutils.checkpoints.description import by_version, read_description, refuse_other_data, step_of, version_of
+from rlutils.checkpoints.loading import load_algo, run_config, run_folder, run_settings, typed_modules
+from rlutils.checkpoints.store import find
 from rlutils.config.catalogue import catalogue, read_settings
+from rlutils.config.claim import ClaimError, refuse_claimed
 from rlutils.config.files import read_yaml, write_json
 from rlutils.config.overrides import override
+from rlutils.config.recorded import changes, in_words
 from rlutils.config.settings import DEFAULTS, Settings
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.machine import listening, pick_device, threads
 from rlutils.randomness import seed_everything
-from rlutils.training.folder import claim, new_folder, refuse_taken, write_beginning
+from rlutils.training.facts import refuse_changed_data, run_facts
+from rlutils.training.folder import at_work, clear, new_folder, refuse_taken, stage, write_beginning, writing
 from rlutils.training.run import Run
+
+How = Literal["begin", "replace", "continue", "resume"]
 
 
 def train(
@@ -34,6 +43,8 @@ def train(
     overrides: Sequence[str] = (),
     *,
     replace: bool = False,
+    resume: bool = False,
+    dry_run: bool = False,
     plugins: Sequence[str] = (),
     block: Sequence[str] = (),
     command: str | None = None,
@@ -46,6 +57,10 @@ def train(
         out: run folder; None makes one under `runs/` named after the configuration, the seed and the time.
         overrides: `algo.lr=3e-4`, or YAML files to lay over.
         replace: delete a run that is in the way.
+        resume: go on with the run in `out`, begin it where there is none yet, and leave it alone where it is finished;
+            so the same call may be made again and again. Of its settings only `trainer.steps` may be others than the
+            run's.
+        dry_run: check everything, and give the run back before it begins; nothing is written.
         plugins: modules or files to load besides those the configuration names.
         block: names of plugins to leave out.
         command: what to record as the way to repeat the run; made up from the rest if None.
@@ -54,6 +69,8 @@ def train(
     Raises:
         ConfigError, DataError, PluginError, EnvironmentFault, TrainingError, CheckpointError: see their texts.
     """
+    if resume and (out is None or replace):
+        raise ConfigError(["--continue goes on with the run in --out RUN, and never together with --replace"])
     texts = [*overrides]
     texts += [f"{key.replace('__', '.')}={json.dumps(to_mapping(value))}" for key, value in settings.items()]
     checked, known = read_settings(config, texts, plugins, block)
@@ -62,11 +79,17 @@ def train(
     if command is None:
         command = " ".join(["rlalgo train", str(file or folder / "config.yaml"), *texts])
     with threads(checked.threads):
-        return _fit(checked, known, folder, command, replace=replace)
+        how: How = "continue" if resume else "replace" if replace else "begin"
+        return _fit(checked, known, folder, how, command, dry_run=dry_run)
 
 
 def resume(
-    folder: str | Path, overrides: Sequence[str] = (), plugins: Sequence[str] = (), block: Sequence[str] = ()
+    folder: str | Path,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    block: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
 ) -> Run:
     """Goes on from a run's last checkpoint, exactly as if it had not been stopped (bit-equal on one machine's CPU).
 
@@ -76,6 +99,7 @@ def resume(
             learnt (algo, source, seed) cannot change.
         plugins: the modules and files that the run was trained with; they are never loaded by themselves.
         block: names of plugins to leave out.
+        dry_run: check everything, and give the run back before it goes on; nothing is written.
     """
     folder = Path(folder)
     values = run_config(folder)
@@ -86,7 +110,7 @@ def resume(
     settings, known = run_settings(folder, plugins, overrides, block)
     own = read_yaml(folder / "config.yaml").get("plugins") or ()
     with threads(settings.threads):
-        return _fit(changed(settings, plugins=tuple(own)), known, folder, resuming=True)
+        return _fit(changed(settings, plugins=tuple(own)), known, folder, "resume", dry_run=dry_run)
 
 
 def evaluate(
@@ -105,35 +129,37 @@ def evaluate(
         overrides: `evaluation.episodes=100`, `env.id=...`; the defaults are the run's own.
         plugins: modules and files to load.
     """
-    found = checkpoints.find(Path(folder), checkpoint)
+    found = find(Path(folder), checkpoint)
     folder = run_folder(Path(folder))
     values = {**run_config(folder), "callbacks": []}
     values.pop("trainer", None)  # which is not needed here, nor whoever provided it
     plugins = [*plugins, *typed_modules(values, overrides)]
-    algo, choice = checkpoints.load_algo(found, catalogue(plugins))
+    algo, choice = load_algo(found, catalogue(plugins))
     if policies is not None:
-        values["evaluation"] = {**values.get("evaluation", {}), "policies": list(policies)}
+        overrides = [*overrides, f"evaluation.policies={json.dumps(to_mapping(list(policies)))}"]
     wish = override(values, overrides, DEFAULTS)
     for key in ("algo", "holdout", "seed"):
         if wish.get(key) != values.get(key):
             raise ConfigError(
                 [f"{key}: says what was trained and on what, and cannot be overridden; train another run"]
             )
-    settings, known = read_settings({**wish, "algo": choice}, (), plugins, recorded=True)
+    with by_version(folder / "config.yaml", version_of(folder)):
+        settings, known = read_settings({**wish, "algo": choice}, (), plugins, recorded=True)
     episodes, held_out = _no_episodes(algo.spec), None
     if settings.evaluation.evaluators:
         episodes, label = _load_episodes(settings)
-        checkpoints.refuse_other_data(found, episodes.spec, label)
+        refuse_other_data(found, episodes.spec, label)
         episodes, held_out = hold_out(episodes, settings.holdout, settings.seed)
     run = Run(folder, settings, known, episodes, held_out)
     if run.examiner.idle:
         raise ConfigError(["evaluation.episodes: 0 and no evaluators, so there is nothing to evaluate"])
     try:
-        result = run.examiner.examine(algo.to(run.device), checkpoints.step_of(found), run)
+        result = run.examiner.examine(algo.to(run.device), step_of(found), run)
     finally:
         run.examiner.close()
     more = {"source": "evaluate", "checkpoint": found.name, "which": checkpoint}
     path = folder / "evaluations" / f"evaluate_{datetime.now():%Y%m%d-%H%M%S-%f}.json"
+    path.parent.mkdir(exist_ok=True)  # of a checkpoint that was copied out of its run
     write_json(path, {**result.to_mapping(), **more})
     return result
 
@@ -142,47 +168,85 @@ def _fit(
     settings: Settings,
     known: Catalogue,
     folder: Path,
+    how: How,
     command: str = "",
     *,
-    replace: bool = False,
-    resuming: bool = False,
+    dry_run: bool = False,
 ) -> Run:
     """Trains with checked settings into a folder; `train` and `resume` end here."""
-    pick_device(settings.device)
-    if not resuming:
-        refuse_taken(folder, replace)
+    device = pick_device(settings.device)
+    refuse_claimed(folder)  # before anything is loaded
+    at = stage(folder)
+    if how == "begin":
+        refuse_taken(folder)
+    if how == "continue" and at != "free":
+        found = changes(run_config(folder), settings)
+        more = found.pop("trainer.steps", None)
+        if found:
+            cure = "give those of the run, or choose another --out"
+            raise ConfigError([f"{folder} was begun with other settings: {in_words(found)}; {cure}"])
+        if at == "finished" and more is None:
+            if not dry_run:
+                with contextlib.suppress(ClaimError, CheckpointError), at_work(folder):
+                    pass  # what a kill in its last moment left there goes
+            return _finished(settings, known, folder)
+    resuming = how == "resume" or (how == "continue" and at in ("stopped", "finished"))
+    if how == "resume" and at == "begun":
+        line = f"rlalgo train {folder / 'config.yaml'} --out {folder} --continue"
+        raise CheckpointError(f"{folder} has no checkpoint to go on from; begin it again: {line}")
     episodes, label = _load_episodes(settings)
     _refuse_misfit(settings, known, episodes.spec, label)
+    data_print = fingerprint(episodes)
     if resuming:
-        last = checkpoints.find(folder)
-        checkpoints.refuse_other_data(last, episodes.spec, label)
-        done, steps = checkpoints.step_of(last), settings.trainer.config.steps
+        last = find(folder)
+        refuse_other_data(last, episodes.spec, label)
+        refuse_changed_data(folder, data_print, label)
+        done, steps = step_of(last), settings.trainer.config.steps
         if steps < done:
             raise ConfigError([f"trainer.steps: {steps}, but {folder} has made {done} updates already; give more"])
+    need = budget(settings.algo, episodes, getattr(settings.trainer.config, "batch_size", 1))
+    if need is not None:
+        need.refuse_beyond(device)
     episodes, held_out = hold_out(episodes, settings.holdout, settings.seed)
     seed_everything(settings.seed)
     run = Run(folder, settings, known, episodes, held_out, resuming)
+    run.label, run.budget = label, need
     algo = _make_algo(settings, episodes.spec, run.device)
     trainer = core_plugins.make("trainer", settings.trainer)
     run.examiner.check(algo, run)
     algo.prepare(episodes, trainer.config.steps)
     if not resuming:
         algo.dataset(episodes)  # refuses what it cannot learn from
-        # Only now, when nothing is left to refuse: an old run is deleted here.
-        claim(folder, replace)
+    if dry_run:
+        run.examiner.close()
+        return run
     error: BaseException | None = None
-    try:
-        with listening(run.ask_to_stop):
-            if not resuming:
-                write_beginning(folder, settings, label, episodes, held_out, command)
-                run.write_state("running")
-            trainer.fit(algo, episodes, run)
-            run.check_end()
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        run.end(error)
+    with at_work(folder) as run.claim:  # only now, when nothing is left to refuse
+        if stage(folder) != at:
+            raise ConfigError([f"{folder}: another process was at work in it until now; look, and ask again"])
+        try:
+            with listening(run.ask_to_stop), writing(folder):
+                if not resuming:
+                    if how == "replace":
+                        clear(folder)
+                    write_beginning(folder, settings, label, data_print, episodes, held_out, command)
+                    run.write_state("running")
+                with fitting("trainer.batch_size or algo"):
+                    trainer.fit(algo, episodes, run)
+                run.check_end()
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            run.end(error)
+    return run
+
+
+def _finished(settings: Settings, known: Catalogue, folder: Path) -> Run:
+    """A run that is at its end already, as its folder says."""
+    run = Run(folder, settings, known, _no_episodes(read_description(find(folder)).spec), resumed=True)
+    facts = run_facts(folder)
+    run.step, run.stopped, run.best_step = facts.step, facts.stopped, facts.best_step
     return run
 
 
@@ -211,14 +275,10 @@ def hold_out(episodes: Episodes, share: float | None, seed: int) -> tuple[Episod
 def _make_algo(settings: Settings, spec: DataSpec, device: torch.device) -> BatchRLAlgo:
     """ConfigError for options that do not fit the data or one another, or an algorithm too big for the memory."""
     try:
-        return core_plugins.make("algo", settings.algo, spec).to(device)
+        with fitting("algo"):
+            return core_plugins.make("algo", settings.algo, spec).to(device)
     except (TypeError, ValueError) as error:
         raise ConfigError([f"algo: {error}"]) from error
-    except RuntimeError as error:
-        if "allocate" not in str(error):
-            raise
-        name, first = settings.algo.name, str(error).splitlines()[0]
-        raise ConfigError([f"algo: {name} does not fit into the memory ({first}); make it smaller"]) from error
 
 
 def _refuse_misfit(settings: Settings, known: Catalogue, spec: DataSpec, label: str) -> None:

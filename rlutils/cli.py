@@ -4,19 +4,21 @@ import json
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from rlalgo.errors import ConfigError
 from rlalgo.hookspecs import CATALOGUE_HOOKS
 from rlalgo.version import __version__
-from rlutils.config.files import parse_yaml, write_json
-from rlutils.inventory import SCHEMAS, inventory, print_inventory
-from rlutils.machine import amount
+from rlutils.config.files import write_json
+from rlutils.config.yaml_text import parse_yaml
+from rlutils.inventory import SCHEMAS, about, inventory, print_inventory
+from rlutils.machine import amount, end_with_parent
 from rlutils.outcome import complain, on_interrupt, reported
+from rlutils.terminal import Terminal
 
 app = typer.Typer(
     help="Offline reinforcement learning from YAML: train, evaluate, play, report.",
@@ -26,7 +28,7 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 app.add_typer(data, name="data")
-out = Console(highlight=False)
+out = Terminal()
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as algo.lr=3e-4; or a YAML file to lay over.")]
 Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module or file to load as a plugin.")]
@@ -48,25 +50,32 @@ def train(
     overrides: Overrides = None,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder to write.")] = None,
     replace: Annotated[bool, typer.Option(help="Delete a run that is in the way.")] = False,
+    go_on: Annotated[bool, typer.Option("--continue", help="Begin the run in --out, or go on with it.")] = False,
     resume: Annotated[Path | None, typer.Option(help="Run folder to go on with.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done.")] = False,
     plugin: Plugin = None,
     no_plugin: NoPlugin = None,
 ) -> None:
     """Train as a YAML file says, or go on with a run that was stopped."""
+    end_with_parent()
     from rlutils import app as application
+    from rlutils.training.rehearsal import rehearsal
 
     texts = list(overrides or [])
     if resume is not None:
+        if out_folder or replace or go_on:
+            raise ConfigError(["--resume RUN goes on in RUN; leave out --out, --replace and --continue"])
         if config is not None:
             texts.insert(0, str(config))  # the first word after --resume RUN is an override as well
-        run = application.resume(resume, texts, plugin or (), no_plugin or ())
+        run = application.resume(resume, texts, plugin or (), no_plugin or (), dry_run=dry_run)
     elif config is None:
         raise ConfigError(["give a YAML file, or --resume RUN"])
     else:
         command = shlex.join(["rlalgo", *sys.argv[1:]])
-        given = {"plugins": plugin or (), "block": no_plugin or ()}
-        run = application.train(config, out_folder, texts, replace=replace, command=command, **given)
-    out.print(f"run folder: {run.folder}", soft_wrap=True)
+        wish: dict[str, Any] = {"replace": replace, "resume": go_on, "dry_run": dry_run, "command": command}
+        run = application.train(config, out_folder, texts, plugins=plugin or (), block=no_plugin or (), **wish)
+    done = "" if run.started else " is finished already"
+    _print_facts(rehearsal(run) if dry_run else {"run folder": f"{run.folder}{done}"})
 
 
 @app.command()
@@ -78,14 +87,18 @@ def sweep(
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all runs.")] = None,
     replace: Annotated[bool, typer.Option(help="Start runs anew whose settings have changed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and their state, and do nothing.")] = False,
+    commands: Annotated[bool, typer.Option("--commands", help="Print a line for each run, and run nothing.")] = False,
     plugin: Plugin = None,
 ) -> None:
     """Train a whole suite: algorithms by datasets by seeds. Goes on where it was stopped."""
     from rlutils.sweeps import sweep as sweeping
 
+    if commands:
+        print(*sweeping.commands(suite, only or (), out_folder, plugin or ()), sep="\n")
+        return
     if dry_run:
         for job in sweeping.plan(suite, only or (), out_folder, plugin or ())[0]:
-            out.print(f"{job.name}: {job.state}{job.note and f', {job.note}'}", markup=False, soft_wrap=True)
+            out.print(f"{job.name}: {job.state}{job.note and f', {job.note}'}", soft_wrap=True)
         return
     jobs = sweeping.sweep(suite, only or (), processes, out_folder, replace, plugin or (), out)
     failed = [job for job in jobs if job.state == "failed"]
@@ -127,8 +140,8 @@ def play(
     target_return: Annotated[float | None, typer.Option(help="Return to ask for (dt).")] = None,
     option: Annotated[list[str] | None, typer.Option(help="Another option of the policy, key=value.")] = None,
     checkpoint: Checkpoint = "last",
-    episodes: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    episodes: Annotated[int, typer.Option(min=1, max=10**6)] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the first episode.")] = 0,
     video: Annotated[Path | None, typer.Option(help="MP4 or GIF file to write.")] = None,
     plugin: Plugin = None,
 ) -> None:
@@ -142,7 +155,8 @@ def play(
             raise ConfigError([f"--option '{text}': expected key=value"])
         options[key] = parse_yaml(value, f"--option '{text}'")
     for played in play_run(run, options, checkpoint, episodes, seed, video, plugin or ()):
-        out.print(f"seed {played.seed}: return {amount(played.ret)} in {len(played.rewards):,} steps")
+        said = "".join(f", {name} {amount(value)}" for name, value in played.info.items())
+        out.print(f"seed {played.seed}: return {amount(played.ret)} in {len(played.rewards):,} steps{said}")
     if video is not None:
         out.print(f"video: {video}", soft_wrap=True)
 
@@ -230,9 +244,9 @@ def new_plugin(
     from rlutils.scaffold.new_plugin import new_plugin as write
 
     written = write(kind, name, out_folder, catalogue())
-    out.print(f"{written.folder}: {', '.join(written.files)}\nGo on with", markup=False, soft_wrap=True)
+    out.print(f"{written.folder}: {', '.join(written.files)}\nGo on with", soft_wrap=True)
     for command in written.commands:
-        out.print(f"  {command}", markup=False, soft_wrap=True)
+        out.print(f"  {command}", soft_wrap=True)
 
 
 @app.command("schema")
@@ -247,6 +261,18 @@ def print_schema(
         raise ConfigError([f"no schema of '{what}'; there are {', '.join(SCHEMAS)}"])
     schema = inventory(plugin or ()).schemas[what]
     write_json(out_file, schema) if out_file else print(json.dumps(schema, indent=1))
+
+
+@app.command()
+@reported
+def info(plugin: Plugin = None, no_plugin: NoPlugin = None) -> None:
+    """Versions, plugins, devices and folders, to paste into a report of a fault."""
+    _print_facts(about(plugin or (), no_plugin or ()))
+
+
+def _print_facts(facts: Mapping[str, str]) -> None:
+    for name, value in facts.items():
+        out.print(f"{name}: {value}", soft_wrap=True)
 
 
 @app.command()

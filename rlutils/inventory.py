@@ -24,6 +24,7 @@ from rlalgo.errors import ConfigError, near
 from rlalgo.hookspecs import CATALOGUE_HOOKS
 from rlalgo.version import __version__
 from rlutils.config.files import cache_folder, write_json
+from rlutils.machine import cores, host_memory, size, versions
 
 SCHEMAS = ("train", "collect", "suite")
 """Kinds of YAML files."""
@@ -78,15 +79,16 @@ def print_inventory(found: Inventory, name: str | None, short: bool, console: Co
     """
     chosen = [entry for entry in found.entries if name in (None, entry.kind, entry.name)]
     for entry in chosen:
-        console.print(f"[bold]{entry.kind} {entry.name}[/bold]  [dim]{entry.owner}, plugin {entry.plugin}[/dim]")
+        owner = (f"{entry.owner}, plugin {entry.plugin}", "dim")
+        console.print(Text.assemble((f"{entry.kind} {entry.name}", "bold"), "  ", owner))
         if entry.summary:
-            console.print(f"  {entry.summary}", markup=False)
+            console.print(f"  {entry.summary}")
         for option, kind, default, doc in () if short else entry.options:
             value = default if default == "required" else f"= {default}"
             console.print(Text.assemble("    ", (option, "cyan"), "  ", (kind, "dim"), "  ", value), soft_wrap=True)
             console.print(Padding(Text(doc), (0, 0, 0, 8)))
     for plugin, why in found.broken.items():
-        console.print(f"[red]plugin {plugin} is broken and left out:[/red] {why}")
+        console.print(Text.assemble((f"plugin {plugin} is broken and left out:", "red"), f" {why}"))
     if not chosen:
         hint = near(str(name), [*CATALOGUE_HOOKS, *(entry.name for entry in found.entries)])
         raise ConfigError([f"nothing is called '{name}'.{hint} Kinds: {', '.join(CATALOGUE_HOOKS)}"])
@@ -112,6 +114,28 @@ def _look(plugins: Sequence[str], block: Sequence[str]) -> Inventory:
     classes: tuple[type, ...] = (Settings, CollectSettings, Suite)
     schemas = {what: schema(cls, known) for what, cls in zip(SCHEMAS, classes, strict=True)}
     return Inventory(entries, dict(known.broken), schemas)
+
+
+def about(plugins: Sequence[str] = (), block: Sequence[str] = ()) -> dict[str, str]:
+    """What a report of a fault has to say of this installation: versions, plugins, devices and folders, by name."""
+    import torch  # a second, as with the plugins
+
+    from rlutils.config.catalogue import catalogue
+    from rlutils.data.minari_disk import ROOT_VARIABLE, local_ids, root
+
+    known = catalogue(plugins, block)
+    found = {**versions(), "installed in": str(Path(__file__).parent)}
+    found |= {f"plugin {o.plugin}": str(o) for o in known.owners if o.distribution != "rlalgo"}
+    found |= {f"plugin {name}": f"broken: {why}" for name, why in known.broken.items()}
+    found["cpu"] = f"{cores()} cores, {torch.get_num_threads()} threads, {size(host_memory())} of memory"
+    found["cuda"] = f"{torch.version.cuda or 'not in this torch'}, {torch.cuda.device_count()} devices"
+    for number in range(torch.cuda.device_count()):
+        there = torch.cuda.get_device_properties(number)
+        found[f"cuda:{number}"] = f"{there.name}, {size(there.total_memory)}"
+    found["mps"] = "yes" if torch.backends.mps.is_available() else "no"
+    found[ROOT_VARIABLE] = f"{root()}, {len(local_ids())} datasets"
+    found["RLALGO_CACHE"] = str(cache_folder())
+    return found | {"RLALGO_PLUGINS": os.environ.get("RLALGO_PLUGINS", "all that are installed")}
 
 
 def _fingerprint(plugins: Sequence[str], block: Sequence[str]) -> str:

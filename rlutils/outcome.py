@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import signal
 import warnings
 from collections.abc import Callable
@@ -10,9 +11,9 @@ from types import FrameType
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from rlalgo.errors import RlalgoError, RlalgoWarning
+from rlutils.terminal import Terminal
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
@@ -22,7 +23,7 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*arguments: Any, **options: Any) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _show_warning(warnings.showwarning)
+                warnings.showwarning = _show_warning
                 command(*arguments, **options)
         except RlalgoError as error:
             complain(f"error: {error}")
@@ -63,16 +64,13 @@ def on_interrupt(number: int, frame: FrameType | None) -> None:
 
 def complain(text: str) -> None:
     """A line for the person at the terminal."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    Terminal(stderr=True).print(text, soft_wrap=True)
 
 
-def _show_warning(before: Any) -> Any:
-    """Our own warnings as one plain line; others as ever."""
-
-    def show(message: Any, category: Any, *rest: Any, **options: Any) -> None:
-        if issubclass(category, RlalgoWarning):
-            complain(f"warning: {message}")
-        else:
-            before(message, category, *rest, **options)
-
-    return show
+def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    """Our own warnings as one plain line; others as ever, but for Gymnasium's colors."""
+    if issubclass(category, RlalgoWarning):
+        complain(f"warning: {message}")
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        complain(re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip())

@@ -1,20 +1,23 @@
 """Image encoders for rlalgo: `cnn` is the DQN network, `impala` the residual one of IMPALA.
 
 Both take images as data and environments give them, (..., C, H, W) or (..., H, W), and treat each by itself: no batch
-normalization and no running statistics, so weights are all there is to save.
+normalization and no running statistics, so weights are all there is to save. `fusion` takes vectors besides.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlalgo import hookimpl
-from rlalgo.config import Count
+from rlalgo import Choice, hookimpl
+from rlalgo.config import Few, HiddenDims, Size, Sizes, StateEncoder
+from rlalgo.nets import encoder, mlp
 
 
 class CNN(nn.Module):
@@ -25,13 +28,13 @@ class CNN(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        channels: tuple[Count, ...] = (32, 64, 64)
+        channels: Sizes = (32, 64, 64)
         """Channels of each convolution."""
-        kernels: tuple[Count, ...] = (8, 4, 3)
+        kernels: Sizes = (8, 4, 3)
         """Kernel size of each convolution."""
-        strides: tuple[Count, ...] = (4, 2, 1)
+        strides: Sizes = (4, 2, 1)
         """Stride of each convolution."""
-        hidden_dim: Count | None = None
+        hidden_dim: Size | None = None
         """Units of one more ReLU layer before the output (DQN has 512); null for none."""
         tanh: bool = False
         """Squash the embedding, as the Decision Transformer does on Atari."""
@@ -72,11 +75,11 @@ class Impala(nn.Module):
 
     @dataclass(frozen=True)
     class Config:
-        channels: tuple[Count, ...] = (16, 32, 32)
+        channels: Sizes = (16, 32, 32)
         """Channels of each stage; every stage halves height and width."""
-        blocks: Count = 2
+        blocks: Few = 2
         """Residual blocks in a stage."""
-        hidden_dim: Count | None = None
+        hidden_dim: Size | None = None
         """Units of one more ReLU layer before the output (IMPALA has 256); null for none."""
         tanh: bool = False
         """Squash the embedding, as the Decision Transformer does on Atari."""
@@ -108,6 +111,49 @@ class Impala(nn.Module):
         return self.images.restore(self.net(self.images(x)), x)
 
 
+class Fusion(nn.Module):
+    """Images and vectors together: each image embedded by an encoder of its own, all vectors by one MLP."""
+
+    name: ClassVar[str] = "fusion"
+    ROLES: ClassVar[frozenset[str]] = frozenset({"state"})
+
+    @dataclass(frozen=True)
+    class Config:
+        image_encoder: StateEncoder = Choice("cnn")
+        """What embeds each image."""
+        image_dim: Size = 256
+        """Size of an image's embedding."""
+        hidden_dims: HiddenDims = (256,)
+        """Units of each ReLU layer over the vectors."""
+
+    def __init__(self, space: spaces.Space, width: int, config: Config) -> None:
+        super().__init__()
+        if not isinstance(space, spaces.Dict):
+            raise TypeError(
+                f"{self.name} needs images and vectors together, got {space}; choose another encoder for it"
+            )
+        self.boxes: dict[str, Any] = dict(space.spaces)
+        self.images = [name for name, box in self.boxes.items() if box.dtype == np.uint8]
+        self.vectors = [name for name in self.boxes if name not in self.images]
+        choice, sizes = config.image_encoder, [self.boxes[name].shape for name in self.vectors]
+        self.encoders = nn.ModuleList(
+            encoder(choice, "state", self.boxes[name], config.image_dim) for name in self.images
+        )
+        size = len(self.images) * config.image_dim
+        if self.vectors:
+            self.mlp = mlp([sum(math.prod(shape) for shape in sizes), *config.hidden_dims])
+            size += config.hidden_dims[-1]
+        self.out = nn.Linear(size, width)
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """(..., *shape) for each part -> (..., width)."""
+        parts = [encode(x[name]) for name, encode in zip(self.images, self.encoders, strict=True)]
+        if self.vectors:
+            flat = [x[name].flatten(-len(self.boxes[name].shape)) for name in self.vectors]
+            parts.append(self.mlp(torch.cat(flat, -1)))
+        return self.out(torch.cat(parts, -1).relu())
+
+
 class Residual(nn.Module):
     """x + conv(relu(conv(relu(x)))): (n, C, H, W) -> (n, C, H, W)."""
 
@@ -131,7 +177,8 @@ class Images(nn.Module):
     def __init__(self, name: str, space: spaces.Space) -> None:
         super().__init__()
         if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3):
-            raise TypeError(f"{name} needs images, (C, H, W) or (H, W), got {space}; choose linear or mlp for it")
+            other = "fusion" if isinstance(space, spaces.Dict) else "linear or mlp"
+            raise TypeError(f"{name} needs images, (C, H, W) or (H, W), got {space}; choose {other} for it")
         self.name, self.given = name, space.shape
         self.shape = space.shape if len(space.shape) == 3 else (1, *space.shape)
         self.bound = float(max(space.high.max(), 1))
@@ -169,3 +216,4 @@ def readout(size: int, hidden: int | None, width: int, tanh: bool) -> list[nn.Mo
 def rlalgo_register_encoders(register: Any) -> None:
     register(CNN)
     register(Impala)
+    register(Fusion)

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Policy, TransitionBatch, Transitions, hookimpl
-from rlalgo.config import Count, Fraction, HiddenDims, Positive, StateEncoder
+from rlalgo.config import Few, Fraction, HiddenDims, Positive, StateEncoder
 from rlalgo.nets import ActorPolicy, Critics, Gaussian, GaussianHead, Normalizer, Target, trunk
 
 
@@ -39,7 +39,7 @@ class AWAC(BatchRLAlgo[TransitionBatch]):
         """lambda, the temperature of the advantage weights: the smaller, the greedier."""
         max_weight: Positive = 100.0
         """Largest advantage weight. (The authors' option to normalize weights over the batch is left out.)"""
-        n_action_samples: Count = 1
+        n_action_samples: Few = 1
         """Draws of the policy that estimate the value of a state."""
         clip: Positive | None = None
         """Largest gradient norm of each optimizer; null for no limit."""
@@ -57,7 +57,7 @@ class AWAC(BatchRLAlgo[TransitionBatch]):
         super().__init__(spec, config)
         assert isinstance(spec.action_space, spaces.Box)
         space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         self.actor = nn.Sequential(trunk(space, encoder, dims), GaussianHead(dims[-1], spec.action_space))
         self.critics = Critics(space, encoder, dims, spec.action_space.shape[0])
         self.target_critics = Target(self.critics)

@@ -20,6 +20,7 @@ from rlalgo.nets import ActorPolicy, Distribution, Normalizer, action_head, trun
 
 class BC(BatchRLAlgo[TransitionBatch]):
     name: ClassVar[str] = "bc"
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
 
     @dataclass(frozen=True)
     class Config:
@@ -55,10 +56,10 @@ class BC(BatchRLAlgo[TransitionBatch]):
 
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
-        if config.gaussian and isinstance(spec.action_space, spaces.Discrete):
+        if config.gaussian and not isinstance(spec.action_space, spaces.Box):
             raise ValueError(f"gaussian is for continuous actions, got {spec.action_space}; set it to false")
         space, dims = spec.encoder_space(), config.hidden_dims
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         features = trunk(space, config.state_encoder, dims, config.dropout)
         head = action_head(dims[-1], spec.action_space, config.tanh, config.gaussian)
         self.actor = nn.Sequential(features, head)

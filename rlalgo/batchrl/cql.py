@@ -16,7 +16,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Policy, TransitionBatch, Transitions, hookimpl
-from rlalgo.config import Count, Fraction, HiddenDims, NonNegative, Positive, StateEncoder, Whole
+from rlalgo.config import Few, Fraction, HiddenDims, NonNegative, Positive, StateEncoder, Whole
 from rlalgo.nets import (
     ActorPolicy,
     Critics,
@@ -50,7 +50,7 @@ class CQL(BatchRLAlgo[TransitionBatch]):
         """Share by which the target critics move to the trained ones at each update."""
         conservative_weight: Positive = 5.0
         """Weight of the conservative term (the authors' min_q_weight)."""
-        n_action_samples: Count = 10
+        n_action_samples: Few = 10
         """Actions drawn from each of the three proposals: uniform, the policy at s and the policy at s'."""
         softmax_temperature: Positive = 1.0
         """t in t log of the integral of exp(Q / t). (The authors' `temp` divides log densities too.)"""
@@ -94,7 +94,7 @@ class CQL(BatchRLAlgo[TransitionBatch]):
         actions = spec.action_space
         assert isinstance(actions, spaces.Box)
         self.A = actions.shape[0]
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         self.actor = nn.Sequential(trunk(space, encoder, dims), SquashedGaussianHead(dims[-1], actions))
         self.critics = Critics(space, encoder, dims, self.A)
         self.target_critics = Target(self.critics)
@@ -200,7 +200,7 @@ class CQL(BatchRLAlgo[TransitionBatch]):
             p.grad = None
         (error - weight * q.mean(1).sum()).backward(inputs=parameters)
         gap = -q.detach().mean(1)  # (2,)
-        size = 32 if q.is_cpu else len(states)
+        size = 32 if q.device.type in ("cpu", "meta") else len(states)  # meta: whoever measures what a CPU would need
         for part in zip(states.split(size), proposals.split(size), log_prob.split(size), strict=True):
             share = self.log_sum_exp(*part).sum(1) / len(states)  # (2,)
             (weight * share.sum()).backward(inputs=parameters)

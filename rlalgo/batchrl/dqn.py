@@ -53,7 +53,7 @@ class DQN(BatchRLAlgo[TransitionBatch]):
         super().__init__(spec, config)
         assert isinstance(spec.action_space, spaces.Discrete)
         space, n = spec.encoder_space(), int(spec.action_space.n)
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         self.critic = DiscreteCritics(space, config.state_encoder, config.hidden_dims, n, 1, config.dueling)
         self.target_critic = Target(self.critic)
         self.optimizers["critic"] = torch.optim.Adam(self.critic.parameters(), config.lr, fused=True)

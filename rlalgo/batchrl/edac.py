@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Policy, TransitionBatch, Transitions, hookimpl
-from rlalgo.config import Count, Fraction, HiddenDims, NonNegative, Positive, StateEncoder
+from rlalgo.config import Fraction, HiddenDims, NonNegative, Positive, Size, StateEncoder
 from rlalgo.nets import (
     ActorPolicy,
     Critics,
@@ -36,7 +36,7 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
 
     @dataclass(frozen=True)
     class Config:
-        n_critics: Count = 10
+        n_critics: Size = 10
         """N, the size of the ensemble (EDAC 10 to 50; SAC-N 10 for halfcheetah to 500 for hopper in the paper)."""
         diversity: NonNegative = 1.0
         """eta, the weight of the cosine between the critics' gradients; 0 is SAC-N (0, 1 or 5 in the paper)."""
@@ -76,7 +76,7 @@ class EDAC(BatchRLAlgo[TransitionBatch]):
         actions = spec.action_space
         assert isinstance(actions, spaces.Box)
         self.A = actions.shape[0]
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         self.actor = nn.Sequential(trunk(space, encoder, dims), SquashedGaussianHead(dims[-1], actions))
         self.critics = Critics(space, encoder, dims, self.A, config.n_critics)
         self.target_critics = Target(self.critics)

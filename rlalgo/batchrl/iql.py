@@ -74,7 +74,7 @@ class IQL(BatchRLAlgo[TransitionBatch]):
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         features = trunk(space, encoder, dims, config.dropout)
         self.actor = nn.Sequential(features, action_head(dims[-1], spec.action_space, gaussian=True))
         self.critics = critics_for(spec.action_space, space, encoder, dims, dueling=config.dueling)

@@ -51,6 +51,7 @@ class Pairs(Dataset[PairBatch]):
         self.kept = keep[self.transitions.steps].nonzero().squeeze(1)  # (M,) items of `transitions`
         if not len(self.kept):
             raise DataError("no step is followed by another: rebrac needs episodes of two steps or more")
+        self.chances = episodes.chances(self.transitions.steps[self.kept])
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -108,7 +109,7 @@ class ReBRAC(BatchRLAlgo[PairBatch]):
         space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
         actions = spec.action_space
         assert isinstance(actions, spaces.Box)
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         features = trunk(space, encoder, dims, layer_norm=config.actor_norm)
         self.actor = nn.Sequential(features, DeterministicHead(dims[-1], actions))
         self.critics = Critics(space, encoder, dims, actions.shape[0], 2, config.critic_norm)

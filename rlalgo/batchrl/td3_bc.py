@@ -60,7 +60,7 @@ class TD3BC(BatchRLAlgo[TransitionBatch]):
         space, encoder, dims = spec.encoder_space(), config.state_encoder, config.hidden_dims
         actions = spec.action_space
         assert isinstance(actions, spaces.Box)
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         self.actor = nn.Sequential(trunk(space, encoder, dims), DeterministicHead(dims[-1], actions))
         self.critics = Critics(space, encoder, dims, actions.shape[0])
         self.target_actor, self.target_critics = Target(self.actor), Target(self.critics)

@@ -4,11 +4,12 @@ import copy
 from abc import ABC, abstractmethod
 from typing import Generic, NamedTuple, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlalgo.core.episodes import Episodes
-from rlalgo.core.spec import stack_frames
+from rlalgo.core.spaces import stack_frames
 from rlalgo.errors import DataError
 
 B = TypeVar("B")
@@ -39,6 +40,8 @@ class Dataset(ABC, Generic[B]):
     """Items drawn from episodes. Also serves torch's DataLoader (`__len__`, `__getitems__`)."""
 
     device: torch.device = torch.device("cpu")
+    chances: np.ndarray | None = None
+    """(M,) float64 up to 1: the chance that an item or one before it is drawn (`Episodes.chances`); None: all alike."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -57,8 +60,11 @@ class Dataset(ABC, Generic[B]):
         return moved
 
     def rows(self, n: int, generator: torch.Generator) -> Tensor:
-        """(n,) int64 items drawn uniformly with replacement; n may span many batches."""
-        return torch.randint(len(self), (n,), generator=generator)
+        """(n,) int64 items drawn with replacement, by their chances; n may span many batches."""
+        if self.chances is None:
+            return torch.randint(len(self), (n,), generator=generator)
+        drawn = torch.rand(n, generator=generator, dtype=torch.float64)
+        return torch.from_numpy(self.chances.searchsorted(drawn.numpy(), side="right"))
 
     def __getitems__(self, rows: list[int]) -> B:
         """For `DataLoader(dataset, collate_fn=lambda batch: batch)`."""
@@ -80,6 +86,7 @@ class Transitions(Dataset[TransitionBatch]):
         self.obs_rows = self.steps + ids[self.steps]  # (M,) row of `observations`
         self.first_rows = episodes.first_rows()[ids[self.steps]]  # (M,) first row of the same episode
         self.terminals = episodes.terminations.float()  # (N,)
+        self.chances = episodes.chances(self.steps)
 
     def __len__(self) -> int:
         return len(self.steps)

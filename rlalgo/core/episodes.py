@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rlalgo.core.spaces import Packed, ends
 from rlalgo.core.spec import DataSpec
 from rlalgo.errors import DataError
 
@@ -29,11 +30,12 @@ class Episodes:
     observations: Tensor
     """(N+E, *S) T+1 rows per episode."""
     actions: Tensor
-    """(N, A) float32, or (N,) int64 for Discrete."""
+    """(N, A) float32, (N,) int64 for Discrete, or (N, M) int64 for MultiDiscrete."""
     rewards: Tensor
     """(N,) float32."""
     terminations: Tensor
-    """(N,) bool: the episode ended in a terminal state. Only these stop bootstrapping."""
+    """(N,) bool: a terminal state was reached, at an episode's last step unless `continues`. Only these stop
+    bootstrapping."""
     truncations: Tensor
     """(N,) bool: the episode was cut (time limit)."""
     starts: Tensor
@@ -45,6 +47,10 @@ class Episodes:
     """(E, ...) facts per episode: seed, target_return, noise, ..."""
     mapped: bool = False
     """Whether observations are mapped from a file: they are then never read as a whole nor moved to a device."""
+    continues: bool = False
+    """Whether episodes may go on after a termination, as recordings of goal tasks do."""
+    weights: Tensor | None = None
+    """(E,) float64 how often the steps of each episode are drawn, one in comparison with another; None: all alike."""
 
     def __post_init__(self) -> None:
         if self.has_final is None:
@@ -81,6 +87,15 @@ class Episodes:
     def timesteps(self) -> Tensor:
         """(N,) int64: 0, 1, ... within each episode."""
         return _runs(torch.zeros(len(self), dtype=torch.int64), self.lengths())
+
+    def chances(self, steps: Tensor) -> np.ndarray | None:
+        """`Dataset.chances` of items that are these steps (M,), by the weights of their episodes; None without any."""
+        if self.weights is None:
+            return None
+        total = self.weights[self.episode_ids()[steps]].cumsum(0)  # (M,)
+        if not total[-1] > 0:
+            raise DataError("the weights of all that can be drawn are 0; give some episodes another")
+        return (total / total[-1]).numpy()
 
     def returns(self) -> Tensor:
         """(E,) float64 undiscounted return of each episode, on the host."""
@@ -143,6 +158,7 @@ class Episodes:
             has_final=self.has_final[ids],
             info={key: value[ids] for key, value in self.info.items()},
             mapped=False,
+            weights=None if self.weights is None else self.weights[ids],
         )
 
     def delayed(self) -> Episodes:
@@ -157,8 +173,7 @@ class Episodes:
         return replace(self, rewards=self.rewards.sign(), info=info)
 
     def concat(self, other: Episodes) -> Episodes:
-        """These episodes, then those of `other`, with this spec; facts that only one has are dropped."""
-
+        """These episodes, then those of `other`, with this spec; weights and facts of one alone are dropped."""
         mine, theirs = self.spec, other.spec
         if (mine.observation_space, mine.action_space) != (theirs.observation_space, theirs.action_space):
             raise DataError(
@@ -177,6 +192,7 @@ class Episodes:
             has_final=join([self.has_final, other.has_final]),
             info={k: join([v, other.info[k]]) for k, v in self.info.items() if k in other.info},
             spec=self.spec,
+            continues=self.continues or other.continues,
         )
 
     def to(self, device: torch.device | str) -> Episodes:
@@ -221,18 +237,26 @@ class Episodes:
             if len(values) != e:
                 raise DataError(f"{name}: info '{key}' has {len(values)} rows, expected {e}, one per episode")
         for column in ("rewards", "actions") if self.mapped else ("rewards", "observations", "actions"):
-            self._refuse(name, column, _not_finite(getattr(self, column)), "not finite")
-        if isinstance(action, spaces.Discrete):
-            first = int(action.start)
-            outside = (self.actions < first) | (self.actions >= first + int(action.n))
+            values = getattr(self, column)
+            if column == "observations" and isinstance(seen, Packed):
+                values = seen.floats(values)
+            self._refuse(name, column, _not_finite(values), "not finite")
+        if not isinstance(action, spaces.Box):
+            first, last = map(torch.from_numpy, ends(action))
+            outside = ((self.actions < first) | (self.actions > last)).reshape(n, -1).any(-1)
         else:
             low, high = (torch.from_numpy(_widened(action, side)) for side in (-1, 1))
             outside = ((self.actions < low) | (self.actions > high)).any(-1)
         self._refuse(name, "actions", outside, f"outside the action space {action}")
-        for column in ("terminations", "truncations"):
+        if self.weights is not None and not (
+            self.weights.shape == (e,) and torch.isfinite(self.weights).all() and (self.weights >= 0).all()
+        ):
+            raise DataError(f"{name}: weights have to be {e} finite numbers of 0 or more, one per episode")
+        for column in ("truncations",) if self.continues else ("terminations", "truncations"):
+            cure = "split the episode there" + (", or set `continues: true`" if column == "terminations" else "")
             early = getattr(self, column).clone()
             early[self.starts[1:] - 1] = False
-            self._refuse(name, column, early, "before the last step; split the episode there")
+            self._refuse(name, column, early, f"before the last step; {cure}")
         return self
 
     def _refuse(self, name: str, column: str, bad: Tensor, why: str) -> None:

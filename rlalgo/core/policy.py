@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlalgo.core.spec import DataSpec, stack_frames
+from rlalgo.core.spaces import stack_frames
+from rlalgo.core.spec import DataSpec
+from rlalgo.errors import DataError, shown
 
 
 class Policy(ABC):
@@ -19,6 +21,8 @@ class Policy(ABC):
     """
 
     options: Sequence[Any]
+    spec: DataSpec | None = None
+    """Of the data that it was trained on: other environments are refused. None plays in any."""
 
     def reset(self, rows: Tensor) -> None:  # noqa: B027 (a memoryless policy has nothing to do)
         """rows (m,) int64 start a new episode."""
@@ -48,13 +52,22 @@ class Controller:
         self.policy.reset(self.row)
 
     def act(self, observation: np.ndarray) -> Any:
-        """(*S) -> (A,) float32, or a Python int for Discrete actions."""
-        action = self.policy.act(torch.as_tensor(observation).unsqueeze(0), self.row)[0]
+        """(*S) -> (A,) float32, or a Python int for Discrete actions.
+
+        Raises:
+            DataError: a trained policy gets observations of another kind than its data's.
+        """
+        action = self.policy.act(batch([observation]), self.row)[0]
         return int(action) if action.dim() == 0 else action.numpy()
 
     def observe(self, reward: float) -> None:
         """The reward that the last action brought."""
         self.policy.observe(torch.tensor([reward], dtype=torch.float32), self.row)
+
+
+def batch(observations: Sequence[Any]) -> Any:
+    """m observations (*S) -> (m, *S); what is no array stays a list. (np.stack takes five times as long.)"""
+    return torch.from_numpy(np.array(observations)) if isinstance(observations[0], np.ndarray) else observations
 
 
 class FrameStack:
@@ -64,6 +77,7 @@ class FrameStack:
         self.k = spec.frame_stack
         self.fresh = torch.ones(n, dtype=torch.bool)
         self.shape = tuple(spec.observation_space.shape or ())
+        self.dtype = torch.from_numpy(np.empty(0, spec.observation_space.dtype)).dtype
         self.device = device
         self.frames: Tensor | None = None  # (n, k, *S), made when the first observation shows its type
 
@@ -72,10 +86,21 @@ class FrameStack:
         self.fresh[rows] = True
 
     def push(self, observations: Tensor, rows: Tensor) -> Tensor:
-        """observations (m, *S) of rows (m,) -> what encoders see (m, *encoder shape), on the device."""
-        observations = observations.to(self.device)
-        if observations.dtype == torch.float64:  # MuJoCo's own; the data and the weights are float32
-            observations = observations.float()
+        """observations (m, *S) of rows (m,) -> what encoders see (m, *encoder shape), on the device.
+
+        Numbers are cast to the data's type (MuJoCo gives float64), but bytes are images, and nothing else is.
+
+        Raises:
+            DataError: these are none of the data's observations.
+        """
+        kind = getattr(observations, "dtype", None)
+        if kind is None or observations.shape[1:] != self.shape or (kind == torch.uint8) != (self.dtype == torch.uint8):
+            got = f"of shape {tuple(observations.shape[1:])}, {kind}" if kind else shown(observations[0])
+            raise DataError(
+                f"the policy got observations {got}; its data's are of shape {self.shape}, {self.dtype}: prepare "
+                "them as the data was, which rlutils.prepare(env, algo.spec) does for an environment"
+            )
+        observations = observations.to(self.device, self.dtype)
         if self.k == 1:
             return observations
         if self.frames is None:

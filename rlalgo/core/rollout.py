@@ -4,7 +4,8 @@
 searches takes its traces as they come.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 
 from rlalgo.core.episodes import Episodes
-from rlalgo.core.policy import Policy
+from rlalgo.core.policy import Policy, batch
 from rlalgo.core.spec import DataSpec
-from rlalgo.core.stepping import reset, step
+from rlalgo.core.stepping import facts, refuse_misfit, reset, step
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Trace:
     """T rewards."""
     terminated: bool = False
     truncated: bool = False
+    info: Mapping[str, float] = field(default_factory=dict)
+    """Of its last step: `success`, if that is said, and what else was asked for."""
 
     @property
     def over(self) -> bool:
@@ -49,7 +52,11 @@ class Trace:
 
 
 def traces(
-    policy: Policy, envs: Sequence[gymnasium.Env], seeds: Sequence[Iterable[int]], keep_observations: bool = True
+    policy: Policy,
+    envs: Sequence[gymnasium.Env],
+    seeds: Sequence[Iterable[int]],
+    keep_observations: bool = True,
+    info: Sequence[str] = (),
 ) -> Iterator[Trace]:
     """Plays rows side by side, all of them in one `act` per step, and yields a trace at each of its observations.
 
@@ -58,14 +65,16 @@ def traces(
     Args:
         policy: one row per environment. Where observations are no arrays (Dict, Tuple or Discrete spaces), `act` gets
             the list of them.
-        envs: only `reset`, `step` and `action_space` are used.
+        envs: only `reset`, `step` and the two spaces are used.
         seeds: for each row the seeds of its episodes, each taken when its episode begins.
         keep_observations: False keeps but the last observation of a trace.
+        info: numbers to keep, besides `success`, of what an episode's last step gives as its info.
 
     Raises:
         EnvironmentFault: an environment raised, or answered what is no observation, reward or flag of its own; with
-            the seed of the episode and the step.
+            the seed of the episode and the step. Or it is not of the kind that a trained policy plays in.
     """
+    refuse_misfit(policy, envs)
     discrete = [isinstance(env.action_space, gymnasium.spaces.Discrete) for env in envs]
     queues = [iter(row) for row in seeds]
     playing: list[Trace] = []
@@ -85,12 +94,11 @@ def traces(
         index = torch.tensor([trace.row for trace in playing])
         free = []
         while not free:  # the rows stay the same until an episode ends
-            actions = policy.act(_batch([trace.observations[-1] for trace in playing]), index).numpy().copy()
+            actions = policy.act(batch([trace.observations[-1] for trace in playing]), index).numpy().copy()
             for trace, action in zip(playing, actions, strict=True):
                 given = int(action) if discrete[trace.row] else action.copy()  # environments may overwrite it
-                observation, reward, terminated, truncated = step(
-                    envs[trace.row], given, trace.seed, len(trace.actions)
-                )
+                at = trace.seed, len(trace.actions)
+                observation, reward, terminated, truncated, said = step(envs[trace.row], given, *at)
                 if not keep_observations:
                     trace.observations.clear()
                 trace.observations.append(_copy(observation))
@@ -98,6 +106,7 @@ def traces(
                 trace.rewards.append(reward)
                 if terminated or truncated:
                     trace.terminated, trace.truncated = terminated, truncated
+                    trace.info = facts(envs[trace.row], said, info, *at)
                     free.append(trace.row)
             rewards = np.array([trace.rewards[-1] for trace in playing], np.float32)
             policy.observe(torch.from_numpy(rewards), index)
@@ -111,7 +120,12 @@ def episode(policy: Policy, env: gymnasium.Env, seed: int) -> Trace:
 
 
 def rollout(
-    policy: Policy, envs: Sequence[gymnasium.Env], episodes: int, seed: int, keep_observations: bool = True
+    policy: Policy,
+    envs: Sequence[gymnasium.Env],
+    episodes: int,
+    seed: int,
+    keep_observations: bool = True,
+    info: Sequence[str] = (),
 ) -> Episodes:
     """Plays `episodes` episodes for every distinct option of the policy, all rows in one batched `act`.
 
@@ -127,10 +141,13 @@ def rollout(
         seed: seed of episode number 0.
         keep_observations: False where only actions and rewards are wanted: observations are then zeros that take
             no memory, since those of long episodes of images would fill it.
+        info: numbers to keep, besides `success`, of what an episode's last step gives as its info.
 
     Returns:
-        Episodes ordered by option, then number. `info` holds `option` (which distinct one), `seed` and every
-        number among the options (`target_return`, ...), each of shape (E,).
+        Episodes ordered by option, then number. `info` holds `option` (which distinct one), `seed`, every number
+        among the options (`target_return`, ...), and of the last step's info what any episode has: `success` (or
+        Gymnasium-Robotics' `is_success`), 0 where an episode does not say so, and what `info` names, NaN where an
+        episode has none; each of shape (E,).
 
     Raises:
         ValueError: the policy's rows are not as many as the environments, or there is nothing to play.
@@ -147,18 +164,20 @@ def rollout(
     for row in range(n):
         rank, size = group[:row].count(group[row]), group.count(group[row])
         quotas.append(range(seed + rank, seed + episodes, size))
-    played = [trace for trace in traces(policy, envs, quotas, keep_observations) if trace.over]
+    played = [trace for trace in traces(policy, envs, quotas, keep_observations, info) if trace.over]
     spec = _spec_of(envs[0], longest=max(len(trace.rewards) for trace in played))
     played.sort(key=lambda trace: (group[trace.row], trace.seed))
-    info = {
-        "option": torch.tensor([group[trace.row] for trace in played]),
-        "seed": torch.tensor([trace.seed for trace in played]),
+    columns = {
+        name: torch.tensor([trace.info.get(name, 0.0 if name == "success" else math.nan) for trace in played])
+        for name in dict.fromkeys(name for trace in played for name in trace.info)
     }
+    columns["option"] = torch.tensor([group[trace.row] for trace in played])
+    columns["seed"] = torch.tensor([trace.seed for trace in played])
     for option_field in fields(options[0]) if is_dataclass(options[0]) else ():
         values = [getattr(option, option_field.name) for option in options]
         if all(isinstance(value, int | float) for value in values):
-            info[option_field.name] = torch.tensor([float(values[group[trace.row]]) for trace in played])
-    return _stacked(played, spec, info, keep_observations)
+            columns[option_field.name] = torch.tensor([float(values[group[trace.row]]) for trace in played])
+    return _stacked(played, spec, columns, keep_observations)
 
 
 def distinct(options: Sequence[Any]) -> list[Any]:
@@ -166,17 +185,9 @@ def distinct(options: Sequence[Any]) -> list[Any]:
     return [option for i, option in enumerate(options) if option not in options[:i]]
 
 
-# What is called at every step is chosen by the clock: np.stack and torch.tensor take five times as long.
-
-
 def _copy(observation: Any) -> Any:
     """Environments may reuse their arrays."""
     return observation.copy() if isinstance(observation, np.ndarray) else deepcopy(observation)
-
-
-def _batch(observations: list[Any]) -> Any:
-    """m observations (*S) -> (m, *S); others stay a list."""
-    return torch.from_numpy(np.array(observations)) if isinstance(observations[0], np.ndarray) else observations
 
 
 def _spec_of(env: gymnasium.Env, longest: int) -> DataSpec:

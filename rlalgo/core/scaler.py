@@ -5,13 +5,14 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from rlalgo.core.episodes import Episodes
+from rlalgo.core.spaces import ends
 
 WIDE = 100
 """Bounds this many times as far apart as the data's least and largest action say nothing of the actions' size."""
 
 
 class ActionScaler(nn.Module):
-    """Raw actions to scaled ones and back: a Box becomes [-1, 1], Discrete actions are counted from 0.
+    """Raw actions to scaled ones and back: a Box becomes [-1, 1], discrete actions are counted from 0.
 
     A dimension is scaled by its bounds. Where they say nothing (there is none on one side or both, or the data uses
     less than a hundredth of the way between them) it is scaled by the range of the data instead, which `fit` finds
@@ -26,8 +27,11 @@ class ActionScaler(nn.Module):
     def __init__(self, space: spaces.Space) -> None:
         super().__init__()
         self.is_box = isinstance(space, spaces.Box)
-        self.start, self.n = (int(space.start), int(space.n)) if isinstance(space, spaces.Discrete) else (0, 0)
         if not isinstance(space, spaces.Box):
+            start, last = ends(space)
+            self.shifted = bool(start.any())
+            self.register_buffer("low", torch.from_numpy(start), persistent=False)
+            self.register_buffer("high", torch.from_numpy(last), persistent=False)
             return
         low, high = torch.as_tensor(space.low).float(), torch.as_tensor(space.high).float()
         self.register_buffer("low", low, persistent=False)
@@ -49,16 +53,16 @@ class ActionScaler(nn.Module):
         self.radius.copy_(torch.where(wide, radius, own_radius))
 
     def forward(self, actions: Tensor) -> Tensor:
-        """Raw (..., A) -> scaled (..., A); discrete ones (...,) -> 0 to n - 1."""
+        """Raw (..., A) -> scaled (..., A); discrete ones (...,) or (..., M) -> 0 to n - 1."""
         if self.is_box:
             return (actions - self.center) / self.radius
-        return (actions - self.start).clamp(0, self.n - 1) if self.start else actions  # padding is 0 in raw actions
+        return actions.clamp(self.low, self.high) - self.low if self.shifted else actions  # padding is 0 in raw actions
 
     def inverse(self, actions: Tensor) -> Tensor:
-        """Scaled (..., A) -> raw (..., A), inside the space; discrete ones (...,), 0 to n - 1 -> raw."""
+        """Scaled (..., A) -> raw (..., A), inside the space; discrete ones, 0 to n - 1 -> raw."""
         if self.is_box:
             return (actions * self.radius + self.center).clamp(self.low, self.high)
-        return actions + self.start if self.start else actions
+        return actions + self.low if self.shifted else actions
 
 
 def _middle(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
+from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
-from rlalgo.core.spaces import as_float32, from_mapping, to_mapping
-from rlalgo.errors import DataError
+from rlalgo.core.spaces import MOST, Packed, as_float32, from_mapping, stacked, to_mapping
+from rlalgo.errors import DataError, first_fault
 
 Returns = TypeVar("Returns", float, np.ndarray)
+
+
+def _read_space(values: Any) -> spaces.Space:
+    try:
+        return from_mapping(values)
+    except DataError as error:
+        raise ValueError(str(error)) from error  # for pydantic to say which one it is
+
+
+AnySpace = Annotated[spaces.Space, PlainValidator(_read_space)]
 
 
 @dataclass(frozen=True)
@@ -23,13 +34,14 @@ class DataSpec:
     Floats are float32 and discrete actions int64 throughout; spaces of another precision are taken as such.
     """
 
-    observation_space: spaces.Space
-    """Space of one stored observation: a Box (a single frame where frames are stacked)."""
-    action_space: spaces.Space
-    """Box with one dimension, or Discrete with any start."""
+    observation_space: AnySpace
+    """Space of one stored observation: a Box (a single frame where frames are stacked). One of images and vectors
+    together is `rlalgo.core.spaces.Packed`, which is a Box of bytes."""
+    action_space: AnySpace
+    """Box with one dimension, Discrete, or MultiDiscrete with one dimension; with any start."""
     frame_stack: int = 1
     """Observations an encoder sees at once; applied when gathering and playing, never stored."""
-    max_steps: int = 1000
+    max_steps: Annotated[int, Field(le=10**12)] = 1000
     """Longest possible episode, in steps."""
     env_id: str | None = None
     """Gymnasium id of the environment that the data comes from."""
@@ -47,29 +59,24 @@ class DataSpec:
         for name in ("observation_space", "action_space"):
             object.__setattr__(self, name, _usual_precision(getattr(self, name)))
         action = self.action_space
-        one_box = isinstance(action, spaces.Box) and action.dtype == np.float32 and len(action.shape) == 1
-        if not one_box and not isinstance(action, spaces.Discrete):
-            raise DataError(f"action space {action}: expected a Discrete space or a one-dimensional Box of floats")
+        numbers = isinstance(action, spaces.MultiDiscrete) or action.dtype == np.float32
+        if not isinstance(action, spaces.Discrete) and not (numbers and len(action.shape or ()) == 1):
+            raise DataError(
+                f"action space {action}: expected Discrete, or MultiDiscrete or a Box of floats in one dimension "
+                "(rlutils sources and environments flatten MultiDiscrete and MultiBinary)"
+            )
         if self.frame_stack < 1 or self.max_steps < 1:
             raise DataError(f"frame_stack {self.frame_stack} and max_steps {self.max_steps} must both be 1 or more")
+        if self.frame_stack * math.prod(self.observation_space.shape) > MOST:
+            raise DataError(f"frame_stack {self.frame_stack}: so many frames are more than {MOST:,} numbers; use fewer")
         if self.ref_scores is not None:
             normalized_score(0.0, self.ref_scores)
 
     def encoder_space(self) -> spaces.Box:
-        """What encoders see: `observation_space` with frames stacked.
-
-        (H, W) frames become (k, H, W), (C, H, W) become (k*C, H, W) and vectors (S,) become (k, S).
-        """
+        """`observation_space` with frames stacked (`rlalgo.core.spaces.stacked`); still packed, where it is."""
         box = self.observation_space
         assert isinstance(box, spaces.Box)
-        if self.frame_stack == 1:
-            return box
-        dtype: Any = box.dtype
-        return spaces.Box(
-            stack_frames(np.stack([box.low] * self.frame_stack), box.shape),
-            stack_frames(np.stack([box.high] * self.frame_stack), box.shape),
-            dtype=dtype,
-        )
+        return Packed(box.parts, self.frame_stack) if isinstance(box, Packed) else stacked(box, self.frame_stack)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values only, for YAML; `from_mapping` turns them back."""
@@ -85,17 +92,15 @@ class DataSpec:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DataSpec:
-        """The inverse of `to_mapping`."""
-        scores = values["ref_scores"]
-        return cls(
-            observation_space=from_mapping(values["observation_space"]),
-            action_space=from_mapping(values["action_space"]),
-            frame_stack=int(values["frame_stack"]),
-            max_steps=int(values["max_steps"]),
-            env_id=values["env_id"],
-            ref_scores=None if scores is None else (float(scores[0]), float(scores[1])),
-            preprocess=dict(values["preprocess"]),
-        )
+        """The inverse of `to_mapping`; what is lacking has its default.
+
+        Raises:
+            DataError: these values describe no data.
+        """
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            raise DataError(f"spec: {first_fault(error)}") from error
 
 
 def normalized_score(returns: Returns, ref_scores: tuple[float, float]) -> Returns:
@@ -112,17 +117,12 @@ def normalized_score(returns: Returns, ref_scores: tuple[float, float]) -> Retur
     return 100 * (returns - random) / (expert - random)
 
 
-def stack_frames(frames: Any, shape: Sequence[int]) -> Any:
-    """(..., k, *shape) -> what an encoder sees; images with channels join along the channels."""
-    if len(shape) == 3:
-        return frames.reshape(*frames.shape[:-4], -1, *shape[1:])
-    return frames
-
-
 def _usual_precision(space: spaces.Space) -> spaces.Space:
-    """A Box of floats in float32, a Discrete space in int64, any other as it is."""
+    """A Box of floats in float32, Discrete and MultiDiscrete spaces in int64, any other as it is."""
     if isinstance(space, spaces.Discrete):
         return spaces.Discrete(int(space.n), start=int(space.start))
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec.astype(np.int64), start=space.start.astype(np.int64))
     if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind != "f":
         return space
     return as_float32(space)

@@ -1,16 +1,33 @@
 """One step of an environment, whose answer is not trusted: what is odd is named with the episode and the step."""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from torch import Tensor
 
+from rlalgo.core.policy import Policy
+from rlalgo.core.spaces import Packed, described, same_actions, same_observations
 from rlalgo.errors import EnvironmentFault, RlalgoError, blaming, shown, told
 
 _LARGEST = float(np.finfo(np.float32).max)
 """Rewards are kept as float32."""
+
+
+def refuse_misfit(policy: Policy, envs: Iterable[gymnasium.Env]) -> None:
+    """EnvironmentFault unless the environments' observations and actions are of the kind that the policy's data has."""
+    for env in envs if policy.spec is not None else ():
+        for what, same in (("observation", same_observations), ("action", same_actions)):
+            own, expected = getattr(env, f"{what}_space"), getattr(policy.spec, f"{what}_space")
+            if not same(own, expected):
+                raise EnvironmentFault(
+                    f"environment {env_name(env)}: its {what}s are {described(own)}; the policy's are "
+                    f"{described(expected)}: play in rlutils.prepare(env, algo.spec), which does what was done to the "
+                    "data, or in another one"
+                )
 
 
 def reset(env: gymnasium.Env, seed: int) -> Any:
@@ -24,13 +41,15 @@ def reset(env: gymnasium.Env, seed: int) -> Any:
         answer = env.reset(seed=seed)
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise EnvironmentFault(f"{where}: gave {_shown(answer)}; expected (observation, info)")
+    if not isinstance(answer[1], Mapping):
+        raise EnvironmentFault(f"{where}: the info is {_shown(answer[1])}; expected a dict")
     if why := _odd(answer[0], env.observation_space):
         raise EnvironmentFault(f"{where}: {why}")
     return answer[0]
 
 
-def step(env: gymnasium.Env, action: Any, seed: int, number: int) -> tuple[Any, float, bool, bool]:
-    """Observation, reward, terminated and truncated.
+def step(env: gymnasium.Env, action: Any, seed: int, number: int) -> tuple[Any, float, bool, bool, Mapping[str, Any]]:
+    """Observation, reward, terminated, truncated and info.
 
     Args:
         env: what to step.
@@ -50,7 +69,7 @@ def step(env: gymnasium.Env, action: Any, seed: int, number: int) -> tuple[Any, 
     if not isinstance(answer, tuple) or len(answer) != 5:
         expected = "(observation, reward, terminated, truncated, info)"
         raise _fault(env, seed, number, f"gave {_shown(answer)}; expected {expected}")
-    observation, reward, terminated, truncated, _ = answer
+    observation, reward, terminated, truncated, info = answer
     if not _numeric(reward) or not abs(float(reward)) <= _LARGEST:  # NaN is not smaller either
         raise _fault(env, seed, number, f"the reward is {_shown(reward)}; expected a finite number")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
@@ -58,7 +77,29 @@ def step(env: gymnasium.Env, action: Any, seed: int, number: int) -> tuple[Any, 
             raise _fault(env, seed, number, f"{name} is {_shown(flag)}; expected True or False")
     if why := _odd(observation, env.observation_space):
         raise _fault(env, seed, number, why)
-    return observation, float(reward), bool(terminated), bool(truncated)
+    if not isinstance(info, Mapping):
+        raise _fault(env, seed, number, f"the info is {_shown(info)}; expected a dict")
+    return observation, float(reward), bool(terminated), bool(truncated), info
+
+
+def facts(
+    env: gymnasium.Env, info: Mapping[str, Any], names: Iterable[str], seed: int, number: int
+) -> dict[str, float]:
+    """What the info of an episode's last step says of `success`, or else `is_success`, and of further names.
+
+    What is not there, None or not finite is left out.
+
+    Raises:
+        EnvironmentFault: something else than a number stands there.
+    """
+    found = {}
+    for name in dict.fromkeys(("success", *names)):
+        value = info.get(name, info.get("is_success") if name == "success" else None)
+        if value is not None and not _numeric(value):
+            raise _fault(env, seed, number, f"the info's {name} is {_shown(value)}; expected a number")
+        if value is not None and math.isfinite(float(value)):
+            found[name] = float(value)
+    return found
 
 
 def _fault(env: gymnasium.Env, seed: int, number: int, why: str) -> EnvironmentFault:
@@ -67,7 +108,7 @@ def _fault(env: gymnasium.Env, seed: int, number: int, why: str) -> EnvironmentF
 
 def _odd(observation: Any, space: Any) -> str | None:
     """What is wrong with an observation; of other spaces than Box the policy has to judge."""
-    if not isinstance(space, gymnasium.spaces.Box):
+    if not isinstance(space, spaces.Box):
         return None
     try:
         found = np.asarray(observation)
@@ -75,7 +116,8 @@ def _odd(observation: Any, space: Any) -> str | None:
         found = np.empty((), object)
     if found.shape != space.shape or found.dtype.kind not in "biuf":
         return f"the observation is {_shown(observation)}; expected numbers of shape {space.shape}"
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
+    numbers = space.floats(found) if isinstance(space, Packed) else found
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         return f"the observation is {_shown(observation, whole=True)}; expected finite numbers"
     return None
 

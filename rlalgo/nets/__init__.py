@@ -10,11 +10,13 @@ from rlalgo.nets.heads import (
     Distribution,
     Gaussian,
     GaussianHead,
+    MultiCategorical,
+    MultiDiscreteHead,
     SquashedGaussian,
     SquashedGaussianHead,
     action_head,
 )
-from rlalgo.nets.layers import Flatten, Normalizer, encoder, inputs, mlp, trunk
+from rlalgo.nets.layers import Flatten, Normalizer, OneHot, encoder, inputs, mlp, trunk
 from rlalgo.nets.optim import decay_groups, masked_mean, warmup_cosine
 
 __all__ = [
@@ -31,7 +33,10 @@ __all__ = [
     "Flatten",
     "Gaussian",
     "GaussianHead",
+    "MultiCategorical",
+    "MultiDiscreteHead",
     "Normalizer",
+    "OneHot",
     "SquashedGaussian",
     "SquashedGaussianHead",
     "Target",

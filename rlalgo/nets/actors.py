@@ -41,7 +41,7 @@ class ActorPolicy(Policy):
     """
 
     def __init__(self, algo: BatchRLAlgo, options: Sequence[Any]) -> None:
-        self.algo, self.options = algo, options
+        self.algo, self.options, self.spec = algo, options, algo.spec
         self.stack = FrameStack(algo.spec, len(options), algo.device)
         self.chooser = Chooser(algo, options)
 

@@ -150,10 +150,16 @@ def critics_for(
     n: int = 2,
     dueling: bool = False,
 ) -> Critics | DiscreteCritics:
-    """The critics that fit the action space; ValueError for `dueling` where actions are continuous."""
+    """The critics that fit the action space.
+
+    Raises:
+        TypeError: there are none for it.
+        ValueError: `dueling` where actions are continuous.
+    """
     if isinstance(action_space, spaces.Discrete):
         return DiscreteCritics(space, choice, hidden_dims, int(action_space.n), n, dueling)
-    assert isinstance(action_space, spaces.Box)
+    if not isinstance(action_space, spaces.Box):
+        raise TypeError(f"critics value actions of a Box or Discrete space, got {action_space}")
     if dueling:
         raise ValueError(f"dueling is for discrete actions, got {action_space}; set it to false")
     return Critics(space, choice, hidden_dims, action_space.shape[0], n)

@@ -106,14 +106,22 @@ class Categorical:
         return self.logits.argmax(-1)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """(...,) int64, on the CPU."""
+        """(...,) int64, drawn on the CPU."""
         flat = self.logits.reshape(-1, self.logits.shape[-1]).softmax(-1).cpu()
-        return torch.multinomial(flat, 1, generator=generator).reshape(self.logits.shape[:-1])
+        return torch.multinomial(flat, 1, generator=generator).reshape(self.logits.shape[:-1]).to(self.logits.device)
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """(...,) int64 -> (...,) log probability in nats."""
         flat = F.cross_entropy(self.logits.flatten(0, -2), actions.flatten(), reduction="none")
         return -flat.view(actions.shape)
+
+
+class MultiCategorical(Categorical):
+    """M discrete actions at a time, independent of one another: logits (..., M, n), actions (..., M)."""
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """(..., M) int64 -> (...,) log probability in nats."""
+        return super().log_prob(actions).sum(-1)
 
 
 Distribution = Deterministic | Gaussian | SquashedGaussian | Categorical
@@ -183,13 +191,31 @@ class DiscreteHead(nn.Module):
         return Categorical(self.out(features))
 
 
-Head = DeterministicHead | GaussianHead | DiscreteHead
+class MultiDiscreteHead(nn.Module):
+    """Features to the logits of M actions, of n choices each or fewer."""
+
+    stochastic: ClassVar[bool] = True
+    absent: Tensor
+
+    def __init__(self, features: int, space: spaces.MultiDiscrete) -> None:
+        super().__init__()
+        absent = torch.arange(int(space.nvec.max())) >= torch.tensor(space.nvec).unsqueeze(-1)  # (M, n)
+        self.register_buffer("absent", absent, persistent=False)
+        self.out = nn.Linear(features, absent.numel())
+
+    def forward(self, features: Tensor) -> MultiCategorical:  # (..., F)
+        return MultiCategorical(self.out(features).unflatten(-1, self.absent.shape).masked_fill(self.absent, -math.inf))
+
+
+Head = DeterministicHead | GaussianHead | DiscreteHead | MultiDiscreteHead
 
 
 def action_head(features: int, space: spaces.Space, tanh: bool = True, gaussian: bool = False) -> Head:
     """The head that fits the action space."""
     if isinstance(space, spaces.Discrete):
         return DiscreteHead(features, space)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiDiscreteHead(features, space)
     assert isinstance(space, spaces.Box)
     return (GaussianHead if gaussian else DeterministicHead)(features, space, tanh)
 

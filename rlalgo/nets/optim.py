@@ -52,7 +52,7 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, final: float | 
     return LambdaLR(optimizer, [WarmupCosine(warmup, total, end) for end in ends])
 
 
-def schedule_totals(schedules: Iterable[LRScheduler]) -> set[int]:
-    """The updates by which learning rates fall, of those schedules of `warmup_cosine` that do."""
+def shares_of(schedules: Iterable[LRScheduler]) -> list[WarmupCosine]:
+    """What those schedules go by that `warmup_cosine` made."""
     shares = [share for schedule in schedules for share in getattr(schedule, "lr_lambdas", ())]
-    return {share.total for share in shares if isinstance(share, WarmupCosine) and share.final != 1}
+    return [share for share in shares if isinstance(share, WarmupCosine)]

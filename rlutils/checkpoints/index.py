@@ -3,17 +3,14 @@
 Names in a file, not links, so that a run survives copying by any tool. A folder without it is told by what lies there.
 """
 
-import json
+import os
 import re
 import secrets
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from rlalgo.errors import CheckpointError
-from rlutils.config.files import first_fault, write_json
+from rlutils.config.files import read_as, write_json
 
 PATTERN = re.compile(r"step_(\d{9,18})")
 NEEDED = ("model.safetensors", "algo.yaml")
@@ -29,7 +26,7 @@ class Index:
     complete: list[str] = field(default_factory=list)
     """Names of the checkpoints, oldest first."""
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         for name in (self.last, self.best, *self.complete):
@@ -60,18 +57,9 @@ def read_index(folder: Path) -> Index | None:
         CheckpointError: it is not what `write_index` wrote.
     """
     file = folder / "index.json"
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
-    try:
-        values: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        if not isinstance(values, dict):
-            raise ValueError(f"expected a mapping, got {type(values).__name__}")
-        return TypeAdapter(Index).validate_json(json.dumps(values))
-    except (OSError, ValueError, RecursionError) as error:
-        why = first_fault(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{file}: is not an index of checkpoints ({why}); remove it, and the newest complete one is the last"
-        ) from error
+    return read_as(Index, file, "remove this index, and the newest complete checkpoint is the last")
 
 
 def is_listed(path: Path) -> bool:

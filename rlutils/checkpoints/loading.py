@@ -1,19 +1,42 @@
 """Run and checkpoint folders to algorithms and settings."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rlalgo import BatchRLAlgo
-from rlalgo.errors import CheckpointError, RlalgoError
+from rlalgo import BatchRLAlgo, Choice, Kind
+from rlalgo.config import parse
+from rlalgo.core.algo import misfit as cannot_act
+from rlalgo.errors import CheckpointError, RlalgoError, told
+from rlalgo.plugins import make
 from rlalgo.registry import Catalogue
-from rlutils.checkpoints import store as checkpoints
+from rlutils.budget import shadow
+from rlutils.checkpoints.description import (
+    CURE,
+    by_version,
+    provided,
+    read_description,
+    refuse_missing,
+    run_of,
+    step_of,
+    version_of,
+)
+from rlutils.checkpoints.fitting import misfit
+from rlutils.checkpoints.index import Index, read_index, write_index
+from rlutils.checkpoints.store import find
+from rlutils.checkpoints.tensors import read_shapes, read_tensors
+from rlutils.checkpoints.training_state import TrainingState, apply, load_trainer_state
 from rlutils.config.catalogue import catalogue, read_settings
-from rlutils.config.files import read_yaml
 from rlutils.config.modules import own_modules
 from rlutils.config.overrides import load_mapping, override
 from rlutils.config.settings import DEFAULTS, Settings
 from rlutils.machine import pick_device
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    algo: Annotated[Choice, Kind("algo")]
 
 
 def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = (), device: str = "cpu") -> BatchRLAlgo:
@@ -28,8 +51,76 @@ def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = ()
     Raises:
         CheckpointError: there is none, or it is incomplete, truncated or foreign, or a plugin is missing.
     """
-    algo, _ = checkpoints.load_algo(checkpoints.find(Path(path), checkpoint), catalogue(plugins))
+    algo, _ = load_algo(find(Path(path), checkpoint), catalogue(plugins))
     return algo.to(pick_device(device))
+
+
+def load_algo(path: Path, catalogue: Catalogue) -> tuple[BatchRLAlgo, Choice]:
+    """The algorithm of a checkpoint folder, with its weights, in eval mode; and its checked choice.
+
+    Raises:
+        CheckpointError: something is missing, truncated, foreign, or needs a plugin that is not here.
+    """
+    made = read_description(path)
+    refuse_missing(made.plugins, catalogue, str(path))
+    with by_version(file := path / "algo.yaml", made.rlalgo):
+        choice = parse(_Chosen, {"algo": made.algo}, catalogue, str(file)).algo
+    assert choice.entry is not None
+    if message := cannot_act(choice.entry.cls, made.spec.action_space, choice.name, "its spec"):
+        raise CheckpointError(f"{file}: {message}; {CURE}")
+    if twin := shadow(choice, made.spec):
+        refuse_other_weights(path, twin)  # before memory is asked for
+    try:
+        algo = make("algo", choice, made.spec)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: {told(error)}; {CURE}") from error
+    load_weights(path, algo)
+    return algo.eval(), choice
+
+
+def load_weights(path: Path, algo: BatchRLAlgo) -> None:
+    """model.safetensors into an algorithm of the same shape.
+
+    Raises:
+        CheckpointError: see `refuse_other_weights`.
+    """
+    refuse_other_weights(path, algo)
+    algo.load_state_dict(read_tensors(path / "model.safetensors", CURE)[0])
+
+
+def refuse_other_weights(path: Path, algo: BatchRLAlgo) -> None:
+    """Reads no more of model.safetensors than names, types and shapes; `algo` may be the shadow of one.
+
+    Raises:
+        CheckpointError: the file is broken, or not of this algorithm as it is configured.
+    """
+    file = path / "model.safetensors"
+    if message := misfit(read_shapes(file, CURE), algo.state_dict(), "weights"):
+        raise CheckpointError(f"{file}: does not fit {algo.name} as configured: {message}; {CURE}")
+
+
+def restore(path: Path, algo: BatchRLAlgo, settings: Settings) -> TrainingState:
+    """Everything that was saved, for training to go on: weights, optimizers, schedules and random states are put back.
+
+    All of it is compared with what it is loaded into before any of it is.
+
+    Raises:
+        CheckpointError: it cannot be read, is of another run, or another version of the algorithm wrote it.
+    """
+    state = load_trainer_state(path)
+    index = read_index(path.parent)
+    runs, steps = (state.run, run_of(path), index.run if index else state.run), (state.step, step_of(path))
+    if len(set(runs)) > 1:
+        raise CheckpointError(f"{path}: its files are of different runs ({', '.join(map(str, runs))}); train anew")
+    if len(set(steps)) > 1:
+        raise CheckpointError(f"{path}: trainer.json is of step {steps[0]}, and algo.yaml of step {steps[1]}")
+    apply(state, algo, settings, path, lambda: load_weights(path, algo))
+    if index is None:
+        try:
+            write_index(path.parent, Index(state.run, path.name, None, [path.name]))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path.parent / 'index.json'}: cannot be written: {error}") from error
+    return state
 
 
 def run_settings(
@@ -43,11 +134,10 @@ def run_settings(
         ConfigError: an override is at fault.
     """
     values = run_config(folder)
-    recorded = folder / "plugins.yaml"
     plugins = [*plugins, *typed_modules(values, overrides)]
-    if recorded.exists():
-        checkpoints.refuse_missing(read_yaml(recorded), catalogue(plugins, block), str(folder))
-    return read_settings(values, overrides, plugins, block, recorded=True)
+    refuse_missing(provided(folder), catalogue(plugins, block), str(folder))
+    with by_version(folder / "config.yaml", version_of(folder)):
+        return read_settings(values, overrides, plugins, block, recorded=True)
 
 
 def typed_modules(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
@@ -62,24 +152,19 @@ def typed_modules(values: dict[str, Any], overrides: Sequence[str]) -> list[str]
 
 
 def run_folder(path: Path) -> Path:
-    """The run that a path names: the folder itself, or the one that a checkpoint lies in.
-
-    Raises:
-        CheckpointError: it is a checkpoint that was copied out of its run.
-    """
-    if (path / "config.yaml").exists() or not (path / "algo.yaml").exists():
-        return path
-    run = path.absolute().parents[1]
-    if not (run / "config.yaml").exists():
-        raise CheckpointError(
-            f"{path} lies in no run folder, so nothing says how to play it; load it with rlutils.load, or give the run"
-        )
-    return run
+    """The run that a path names: the one that a checkpoint lies in, else the folder itself."""
+    run = path.absolute().parent.parent
+    return run if (path / "algo.yaml").exists() and (run / "config.yaml").exists() else path
 
 
 def run_config(folder: Path) -> dict[str, Any]:
-    """What config.yaml says, but for the plugins: those that a folder names are never loaded by themselves."""
+    """What config.yaml says, but for the plugins: those that a folder names are never loaded by themselves.
+
+    A checkpoint that was copied out of its run knows its algorithm; the rest is as usual, and the data is nowhere.
+    """
     path = folder / "config.yaml"
+    if not path.exists() and (folder / "algo.yaml").exists():
+        return {"source": {"name": "minari", "id": "not/recorded-v0"}, "algo": read_description(folder).algo}
     if not path.exists():
         raise RlalgoError(f"{folder} is not a run folder (it has no config.yaml); give the folder that train wrote")
     return {**load_mapping(path), "plugins": []}

@@ -17,7 +17,7 @@ DTYPES = (
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
 )  # fmt: skip
-DEPTH, BITS = 50, 1024
+DEPTH, BITS = 50, 256
 """Largest nesting, and size of an integer."""
 MAPPINGS: dict[str, type] = {"$dict": dict, "$ordered": OrderedDict, "$counter": Counter}
 

@@ -4,22 +4,23 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar
 
-import safetensors
 import safetensors.torch
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
 from rlalgo import BatchRLAlgo
 from rlalgo.config import to_mapping
-from rlalgo.errors import CheckpointError
+from rlalgo.errors import CheckpointError, ConfigError, first_fault
 from rlutils.checkpoints.fitting import OF_THE_DEVICE, misfit, optimizers_misfit
 from rlutils.checkpoints.plain import pack, unpack
-from rlutils.config.files import first_fault, write_atomic
+from rlutils.checkpoints.tensors import read_tensors
+from rlutils.config.files import read_json, write_atomic
 from rlutils.config.settings import Settings
 from rlutils.randomness import refuse_bad_state, rng_state, set_rng_state
 
+CURE = "training cannot go on from it; evaluating and playing need only model.safetensors and algo.yaml"
 States = dict[str, dict[str, Any]]
 
 
@@ -72,26 +73,18 @@ def load_trainer_state(path: Path) -> TrainingState:
     Raises:
         CheckpointError: a file is missing, truncated, of another program, or the two do not belong together.
     """
-    text, data = (_read(path / name) for name in ("trainer.json", "trainer.safetensors"))
     try:
-        values = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(path / "trainer.json", error) from error
-    try:
-        tensors = safetensors.torch.load(data)
-        length = int.from_bytes(data[:8], "little")  # which safetensors has just checked
-        belongs = json.loads(data[8 : 8 + length]).get("__metadata__")
-    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise _unreadable(path / "trainer.safetensors", error) from error
+        values = read_json(path / "trainer.json")
+    except ConfigError as error:
+        raise CheckpointError(f"{error.faults[0]}; {CURE}") from error
+    tensors, belongs = read_tensors(path / "trainer.safetensors", CURE)
     if not isinstance(values, dict) or belongs != {key: str(values.get(key)) for key in ("run", "step")}:
         raise CheckpointError(f"{path}: trainer.safetensors and trainer.json are of different checkpoints; train anew")
     try:
-        state = TypeAdapter(TrainingState).validate_python(unpack(values, tensors))
-    except ValidationError as error:
-        raise _unreadable(path / "trainer.json", ValueError(first_fault(error))) from error
+        return TypeAdapter(TrainingState).validate_python(unpack(values, tensors))
     except ValueError as error:
-        raise _unreadable(path / "trainer.json", error) from error
-    return state
+        why = first_fault(error) if isinstance(error, ValidationError) else error
+        raise CheckpointError(f"{path / 'trainer.json'}: {why}; {CURE}") from error
 
 
 def apply(
@@ -148,24 +141,3 @@ def _refuse_other_settings(was: Any, now: Any, path: Path, where: str = "") -> N
         raise CheckpointError(
             f"{path}: was trained with {where}: {was}, and the run's config.yaml says {now}; put it back, or train anew"
         )
-
-
-def _read(file: Path) -> bytes:
-    try:
-        if not file.is_file():
-            raise OSError("there is no such file")
-        return file.read_bytes()
-    except OSError as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    first = (str(error).splitlines() or [type(error).__name__])[0][:300]
-    return CheckpointError(
-        f"{file}: cannot be read ({first}); it is missing, truncated or of another program. "
-        "Training cannot be resumed from it; evaluating and playing need only model.safetensors and algo.yaml"
-    )
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")

@@ -1,6 +1,7 @@
 """Collecting: a behavior plays, and what it did becomes a Minari dataset, complete or not at all."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from rich.progress import Progress as ProgressBar
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
 from rlalgo.core.rollout import Trace, episode
-from rlalgo.errors import DataError, EnvironmentFault
+from rlalgo.errors import ConfigError, DataError, EnvironmentFault, blaming
 from rlutils.collecting.behavior import Progress
 from rlutils.collecting.minari_writer import Recorded, new_dataset
 from rlutils.collecting.settings import CollectResult, CollectSettings
 from rlutils.config.catalogue import catalogue
 from rlutils.config.modules import own_modules
-from rlutils.config.overrides import load_mapping, override
+from rlutils.config.overrides import load_mapping, override, plugins_of
+from rlutils.data.spaces import stored_actions
 from rlutils.envs.gym import make_env
-from rlutils.machine import Stopwatch
+from rlutils.machine import Stopwatch, host_memory, size
 
 
 def collect_file(
@@ -30,7 +32,7 @@ def collect_file(
 ) -> CollectResult:
     """`collect` as a YAML file says, with a progress bar, or without a terminal a line for each phase."""
     values = override(load_mapping(path), overrides)
-    values["plugins"] = [*(values.get("plugins") or []), *plugins]
+    values["plugins"] = [*plugins_of(values, str(path)), *plugins]
     values["plugins"] += own_modules(values, path.parent, Path())
     settings = parse(CollectSettings, values, catalogue(values["plugins"]), str(path))
     columns = TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn()
@@ -43,7 +45,7 @@ def collect_file(
             name = phase.partition(":")[0]
             if not console.is_terminal and name not in phases:
                 phases.add(name)
-                console.print(phase, markup=False)
+                console.print(phase)
 
         return collect(settings, replace, show)
 
@@ -62,6 +64,7 @@ def collect(
         progress: called with what goes on.
 
     Raises:
+        ConfigError: so many steps do not fit into the memory.
         DataError: the dataset exists and is not to be replaced, the folder cannot be written, or the behavior
             played too little, or what may not be stored.
         EnvironmentFault: the environment cannot be made, or does not suit the behavior.
@@ -71,8 +74,14 @@ def collect(
         new_dataset(settings.id, replace) as write,
         contextlib.closing(make_env(settings.env.id, settings.env.kwargs)) as env,
     ):
-        if not isinstance(env.action_space, spaces.Box | spaces.Discrete):
-            raise EnvironmentFault(f"env: {settings.env.id} acts in {env.action_space}; expected Box or Discrete")
+        if not isinstance(stored_actions(env.action_space), spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
+            expected = "Box, Discrete, MultiDiscrete or MultiBinary"
+            raise EnvironmentFault(f"env: {settings.env.id} acts in {env.action_space}; expected {expected}")
+        _refuse_too_many(settings.steps, env.observation_space)
+        how = "register it by a text, entry_point='module:Class', and give it plain kwargs"
+        with blaming(EnvironmentFault, f"env: {settings.env.id} cannot be stored with what is recorded; {how}"):
+            assert env.spec is not None
+            env.spec.to_json()  # as the writer will
         recorded = _record(settings, env, progress)
         progress("writing", 0.0)
         path = write(settings, env, recorded)
@@ -95,6 +104,13 @@ def _record(settings: CollectSettings, env: gymnasium.Env, progress: Progress) -
         if steps >= settings.steps:
             return recorded
     raise DataError(f"{name} ended after {steps:,} of {settings.steps:,} steps; lower `steps`")
+
+
+def _refuse_too_many(steps: int, space: spaces.Space) -> None:
+    """What is recorded stays in memory until all of it is written; a step takes some 100 bytes besides what is seen."""
+    seen = math.prod(space.shape or ()) * (0 if space.dtype is None else space.dtype.itemsize)
+    if (need := steps * (100 + seen)) > (there := host_memory()):
+        raise ConfigError([f"steps: {steps:,} take {size(need)} and there are {size(there)}; record smaller datasets"])
 
 
 def _refuse_bad(trace: Trace, space: spaces.Space, where: str) -> None:

@@ -20,6 +20,7 @@ from rlutils.collecting.behavior import Facts
 from rlutils.collecting.settings import CollectSettings
 from rlutils.config.files import own_folder, reserve
 from rlutils.data.minari_disk import ROOT_VARIABLE, root
+from rlutils.data.spaces import time_first
 
 Recorded = tuple[Trace, Facts]
 """An episode and what to note of it."""
@@ -107,7 +108,7 @@ def _write(settings: CollectSettings, env: gymnasium.Env, episodes: Sequence[Rec
         EpisodeBuffer(
             id=number,
             seed=trace.seed,
-            observations=_stacked(space, trace.observations),
+            observations=time_first(space, trace.observations),
             actions=np.asarray(trace.actions, env.action_space.dtype),
             rewards=trace.rewards,
             terminations=[False] * (len(trace.rewards) - 1) + [trace.terminated],
@@ -136,9 +137,12 @@ def _write(settings: CollectSettings, env: gymnasium.Env, episodes: Sequence[Rec
             ref_max_score=high,
             jpeg_encoding=False,
         )
-        dataset.storage.update_episode_metadata(
-            [{**facts, "seed": trace.seed, "return": trace.ret} for trace, facts in episodes]
-        )
+        said = any(trace.info for trace, _ in episodes)  # an episode that does not say success had none
+        metadata = []
+        for trace, facts in episodes:
+            success = {"success": trace.info.get("success", 0.0)} if said else {}
+            metadata.append({**success, **facts, "seed": trace.seed, "return": trace.ret})
+        dataset.storage.update_episode_metadata(metadata)
     del dataset
     _repack(folder / settings.id / "data" / "main_data.hdf5")
 
@@ -192,12 +196,3 @@ def _as_stored(space: spaces.Space) -> spaces.Space:
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple(tuple(_as_stored(part) for part in space))
     return space
-
-
-def _stacked(space: spaces.Space, observations: Any) -> Any:
-    """T+1 observations as Minari takes them: an array, or arrays in the structure of a Dict or Tuple space."""
-    if isinstance(space, spaces.Dict):
-        return {key: _stacked(part, [o[key] for o in observations]) for key, part in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_stacked(part, [o[i] for o in observations]) for i, part in enumerate(space))
-    return np.asarray(observations, dtype=space.dtype)

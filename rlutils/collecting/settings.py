@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rlalgo import Choice, Kind
-from rlalgo.config import Count, Whole
+from rlalgo.config import Count, Seed
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CollectSettings:
     """Who plays."""
     steps: Count = 10_000
     """Steps to record, rounded up to whole episodes."""
-    seed: Whole = 0
+    seed: Seed = 0
     """Seed of everything that is drawn."""
     ref_scores: tuple[float, float] | None = None
     """Returns of a random and of an expert policy, for normalized scores; null stores none."""

@@ -7,11 +7,10 @@ from typing import Any
 
 from rlalgo import plugins as core_plugins
 from rlalgo.config import to_mapping
-from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
 from rlutils.config import BUILTINS
 from rlutils.config.modules import own_modules
-from rlutils.config.overrides import load_mapping, override
+from rlutils.config.overrides import load_mapping, override, plugins_of
 from rlutils.config.settings import DEFAULTS, Settings, to_settings
 
 
@@ -55,11 +54,9 @@ def read_settings(
         config = to_mapping(config)
     assert isinstance(config, Mapping)
     values = override(dict(config), overrides, DEFAULTS)
-    named = values.get("plugins") or []
+    named = plugins_of(values, where)
     if not recorded:
         plugins = [*plugins, *own_modules(values, Path(where).parent, Path())]
-    if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
-        raise ConfigError([f"plugins: expected a list of module names and files, got {named!r}"], where)
     values["plugins"] = [*named, *(p for p in plugins if p not in named)]
     known = catalogue(values["plugins"], block)
     return to_settings(values, known, where), known

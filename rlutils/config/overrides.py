@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlalgo.errors import ConfigError
-from rlutils.config.files import parse_yaml, read_yaml
+from rlalgo.errors import ConfigError, shown
+from rlutils.config.files import read_yaml
 from rlutils.config.modules import own_modules
+from rlutils.config.yaml_text import parse_yaml
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
@@ -18,14 +19,22 @@ def load_mapping(path: Path) -> dict[str, Any]:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: expected a mapping at the top level, got {type(values).__name__}"])
-    given = values.get("plugins")
-    if isinstance(given, list):
-        values["plugins"] = [
-            str((path.parent / p).resolve()) if isinstance(p, str) and p.endswith(".py") else p for p in given
-        ]
-    if beside := own_modules(values, path.parent):
-        values["plugins"] = [*(given or []), *beside]
+    given = [str((path.parent / p).resolve()) if p.endswith(".py") else p for p in plugins_of(values, str(path))]
+    if given := [*given, *own_modules({**values, "plugins": given}, path.parent)]:
+        values["plugins"] = given
     return values
+
+
+def plugins_of(values: Mapping[str, Any], where: str) -> list[str]:
+    """The modules and files that a configuration names.
+
+    Raises:
+        ConfigError: they are no list of names.
+    """
+    named = values.get("plugins") or []
+    if not isinstance(named, list | tuple) or not all(isinstance(name, str) and name.isprintable() for name in named):
+        raise ConfigError([f"plugins: expected a list of module names and files, got {shown(named)}"], where)
+    return list(named)
 
 
 def override(

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from rlalgo import BatchRLAlgo, Choice, Kind
-from rlalgo.config import Count, Whole, parse_into, to_mapping
+from rlalgo.config import Count, Few, Seed, Whole, parse_into, to_mapping
 from rlalgo.errors import ConfigError
 from rlalgo.registry import Catalogue
 
+MOST_ENVS = 10_000
+"""Environments of one evaluation, all side by side."""
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -26,21 +28,31 @@ def _refuse_twice(path: str, choices: Sequence[Choice], what: str) -> None:
 class Evaluation:
     every: Whole = 5_000
     """Updates between evaluations; 0 evaluates at the end only."""
-    episodes: Whole = 10
+    episodes: Annotated[Whole, Field(le=10**6)] = 10
     """Episodes for each policy; 0 plays none (there is no simulator, say)."""
-    envs: Count | None = None
+    envs: Few | None = None
     """Environments side by side for each policy; None: one per episode, 20 at most."""
-    seed: Whole = 1_000_000
+    seed: Seed = 1_000_000
     """Episode k is reset with seed + k, at every evaluation and for every policy."""
-    policies: tuple[dict[str, Any], ...] = ({},)
+    policies: Annotated[tuple[dict[str, Any], ...], Field(max_length=1000)] = ({},)
     """What to play: options of the algorithm's policy, {target_return: 3600} for dt."""
+    info: tuple[str, ...] = ()
+    """Numbers to keep, besides `success`, of what the last step of an episode gives as its info."""
     evaluators: tuple[Annotated[Choice, Kind("evaluator")], ...] = ()
     """Further measurements, which need no environment."""
 
     def __post_init__(self) -> None:
         if self.episodes and not self.policies:
             raise ValueError("policies is empty: give at least one ({} for the defaults) or set episodes to 0")
+        if (envs := min(self.envs or 20, self.episodes) * len(self.policies)) > MOST_ENVS:
+            raise ValueError(f"envs: {envs:,} for all policies together, and {MOST_ENVS:,} are the most; set it lower")
         _refuse_twice("evaluators", self.evaluators, "metrics")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    keep: Literal["last_and_best", "all"] | Count = "last_and_best"
+    """Which are kept besides the last and the best: none, all, or so many of the newest."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Settings:
     """Where the data comes from."""
     algo: Annotated[Choice, Kind("algo")]
     """What learns."""
-    seed: Whole = 0
+    seed: Seed = 0
     """Seed of weights, data order and everything else that is drawn."""
     holdout: Share | None = None
     """Share of the episodes kept from training, for evaluators; which ones, the seed decides. None: all are trained
@@ -58,12 +70,14 @@ class Settings:
     """Modules (a.b) and files (./x.py, from this file's folder) to load besides what is installed."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes cuda where there is one."""
-    threads: Count | None = None
+    threads: Few | None = None
     """CPU threads; None leaves it to torch."""
     trainer: Annotated[Choice, Kind("trainer")] = Choice("offline")
     """What runs the updates."""
     evaluation: Evaluation = Evaluation()
     """When and what to play."""
+    checkpoints: Checkpoints = Checkpoints()
+    """What is kept to go on from and to play."""
     env: Annotated[Choice, Kind("env")] = Choice("gym")
     """What makes the environments to play in."""
     callbacks: tuple[Annotated[Choice, Kind("callback")], ...] = (

@@ -5,7 +5,7 @@ What is done is recorded in the data's spec, so that source and environment do t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
+from rlalgo.config import Size
 from rlutils.data.spaces import is_image
 
 
@@ -24,7 +25,7 @@ class Images:
     """They come as (H, W, C); encoders see (C, H, W)."""
     gray: bool = False
     """Luminance instead of colors (ITU-R 601): (H, W)."""
-    size: tuple[int, int] | None = None
+    size: tuple[Size, Size] | None = None
     """New height and width; every new pixel is the mean of those it covers."""
 
     @classmethod
@@ -42,12 +43,6 @@ class Images:
         plane = shape[:2] if last else shape[-2:]
         found = cls(last, gray and len(shape) == 3, None if size == plane else size)
         return None if found == cls() else found
-
-    @classmethod
-    def recorded(cls, preprocess: Mapping[str, Any]) -> Images | None:
-        """What `DataSpec.preprocess` says."""
-        record = preprocess.get("images")
-        return None if record is None else cls(**{**record, "size": record["size"] and tuple(record["size"])})
 
     def record(self) -> dict[str, Any]:
         """Plain values for `DataSpec.preprocess`."""
@@ -78,3 +73,19 @@ class Images:
             for plane in planes.transpose(2, 0, 1)
         ]
         return small[0] if image.ndim == 2 else np.stack(small, -1)
+
+
+def is_jpeg(space: spaces.Space, rank: int) -> bool:
+    """Whether frames are stored as Minari does by default, a row of bytes for each: fewer dimensions than the space."""
+    return is_image(space) and rank <= len(space.shape or ())
+
+
+def decode_jpeg(row: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A stored frame (n,) uint8 as the image (H, W) or (H, W, C) that it is; ValueError or OSError if it is not."""
+    try:
+        image = Image.open(io.BytesIO(row.tobytes()), formats=["JPEG"])
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    if image.size != (shape[1], shape[0]):
+        raise ValueError(f"an image of {image.height}x{image.width}, its space says {shape[0]}x{shape[1]}")
+    return np.asarray(image, dtype=np.uint8)

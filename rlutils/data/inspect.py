@@ -1,6 +1,8 @@
 """Looking at datasets: what lies on this machine and what is in one of them, as text and as a picture."""
 
+import contextlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +11,8 @@ import numpy as np
 from gymnasium import spaces
 
 from rlalgo.errors import DataError
+from rlutils.data.minari_arrow import episode_files
 from rlutils.data.minari_disk import local_ids, read_metadata, root
-from rlutils.data.minari_file import EpisodeFile
 from rlutils.data.minari_remote import require
 
 
@@ -77,7 +79,7 @@ def inspect_dataset(ident: str) -> Inspection:
     """
     require(ident, download=False)
     metadata = read_metadata(ident)
-    with EpisodeFile(metadata) as file:
+    with episode_files(metadata) as file:
         facts, lengths = file.facts(), file.lengths
         if len(lengths) == 0:
             raise DataError(f"{metadata.label}: holds no episodes; record some before looking at it")
@@ -95,7 +97,7 @@ def inspect_dataset(ident: str) -> Inspection:
         id=ident,
         path=metadata.folder.parent,
         size=_size(metadata.folder.parent),
-        env_id=metadata.env.get("id"),
+        env_id=metadata.env.id,
         observation_space=metadata.observation_space,
         action_space=metadata.action_space,
         returns=returns,
@@ -103,7 +105,7 @@ def inspect_dataset(ident: str) -> Inspection:
         terminated=terminated,
         ref_scores=metadata.ref_scores,
         facts=facts,
-        description=str(metadata.values.get("description") or ""),
+        description=metadata.description,
     )
 
 
@@ -111,17 +113,20 @@ def _info(ident: str) -> DatasetInfo:
     size = _size(root() / ident)
     try:
         metadata = read_metadata(ident)
-        with EpisodeFile(metadata) as file:
+        with episode_files(metadata) as file:
             file.count()
     except DataError as error:
         return DatasetInfo(ident, size, broken=str(error))
-    return DatasetInfo(
-        ident, size, None, metadata.episodes, metadata.steps, metadata.env.get("id"), metadata.ref_scores
-    )
+    return DatasetInfo(ident, size, None, metadata.episodes, metadata.steps, metadata.env.id, metadata.ref_scores)
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # gone meanwhile, or not for us to see
+                size += os.stat(os.path.join(place, name)).st_size
+    return size
 
 
 def _round_edges(low: float, high: float, bins: int) -> np.ndarray:

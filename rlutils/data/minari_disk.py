@@ -1,20 +1,26 @@
-"""Minari datasets on disk: `ROOT/ID/data/metadata.json` beside `main_data.hdf5`."""
+"""Minari datasets on disk: `ROOT/ID/data/metadata.json` beside the steps, which are in HDF5, Arrow or Parquet."""
 
 import json
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gymnasium import spaces
+from pydantic import TypeAdapter, ValidationError
 
+from rlalgo.config import Count, Whole
 from rlalgo.core.spaces import from_mapping
-from rlalgo.errors import DataError
+from rlalgo.errors import CheckpointError, DataError, first_fault
+from rlutils.config.files import read_as
 
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
+
+_MOST_FOLDERS = 2_000
+"""That are searched for datasets: links may lead anywhere."""
 
 
 def root() -> Path:
@@ -24,19 +30,60 @@ def root() -> Path:
 
 def local_ids() -> list[str]:
     """Ids of every dataset here, sound or not."""
-    return sorted(folder.relative_to(root()).as_posix() for folder in _datasets_in(root()))
+    return sorted(folder.relative_to(root()).as_posix() for folder in _datasets())
 
 
-def _datasets_in(folder: Path) -> Iterator[Path]:
-    try:
-        inside = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError:  # a folder that is missing or may not be read holds no dataset for us
-        return
-    for entry in inside:
-        if (entry / "data").is_dir() or re.search(r"-v\d+$", entry.name):
-            yield entry
-        else:
-            yield from _datasets_in(entry)
+def _datasets() -> Iterator[Path]:
+    """Every folder is searched once, by its own name rather than a link's: links may lead to their parents."""
+    waiting, seen = deque([root()]), set[str]()
+    while waiting and len(seen) < _MOST_FOLDERS:
+        folder = waiting.popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            inside = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        except OSError:  # a folder that is missing or may not be read holds no dataset for us
+            continue
+        for entry in inside:
+            path = folder / entry.name
+            if not os.path.isdir(path):
+                continue
+            if os.path.isdir(path / "data") or re.search(r"-v\d+$", entry.name):
+                yield path
+            elif entry.is_symlink():
+                waiting.append(path)
+            else:
+                waiting.appendleft(path)
+
+
+@dataclass(frozen=True)
+class EnvRecord:
+    """The environment of the data, as Gymnasium writes it down; what is missing is not known."""
+
+    id: str | None = None
+    entry_point: str | None = None
+    max_episode_steps: Count | None = None
+    kwargs: dict[str, Any] | None = None
+    additional_wrappers: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class _Written:
+    """metadata.json, as far as it matters here."""
+
+    total_episodes: Whole
+    total_steps: Whole
+    observation_space: str
+    action_space: str
+    data_format: Literal["hdf5", "arrow", "parquet"] = "hdf5"
+    jpeg_encoding: bool = True
+    env_spec: str | None = None
+    eval_env_spec: str | None = None
+    ref_min_score: float | None = None
+    ref_max_score: float | None = None
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,11 +99,13 @@ class Metadata:
     observation_space: spaces.Space
     """As recorded, before anything is flattened or cast."""
     action_space: spaces.Space
-    env: Mapping[str, Any] = field(default_factory=dict)
-    """Gymnasium's environment spec as plain values (the one for evaluation if there is one); may be empty."""
+    env: EnvRecord = field(default_factory=EnvRecord)
+    """The one for evaluation if there is one."""
     ref_scores: tuple[float, float] | None = None
-    values: Mapping[str, Any] = field(default_factory=dict)
-    """All of metadata.json."""
+    description: str = ""
+    format: str = "hdf5"
+    jpeg: bool = True
+    """Whether images are stored as jpegs."""
 
 
 def read_metadata(ident: str) -> Metadata:
@@ -67,44 +116,33 @@ def read_metadata(ident: str) -> Metadata:
     """
     label, folder = f"minari:{ident}", root() / ident / "data"
     path = folder / "metadata.json"
-    redo = f"the dataset is half-written or damaged: delete {folder.parent} and copy or record it again"
+    cure = f"the dataset is half-written or damaged: delete {folder.parent} and copy or record it again"
     try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{label}: {path} is missing; {redo}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{label}: {path} cannot be read: {error}; {redo}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{label}: {path} holds {type(values).__name__}, expected a mapping; {redo}")
+        written: _Written = read_as(_Written, path, cure)
+    except CheckpointError as error:
+        raise DataError(f"{label}: {error}") from error
 
-    def get(key: str, convert: Any) -> Any:
-        if key not in values:
-            raise DataError(f"{label}: {path} has no '{key}'; {redo}")
+    def space(name: str) -> spaces.Space:
         try:
-            return convert(values[key])
-        except (TypeError, KeyError, ValueError, AssertionError) as error:
-            raise DataError(f"{label}: '{key}' in {path} is not understood: {error}") from error
+            return from_mapping(json.loads(getattr(written, name)))
+        except (DataError, ValueError, RecursionError) as error:
+            raise DataError(f"{label}: '{name}' in {path}: {error}") from error
 
-    def space(text: str) -> spaces.Space:
-        return from_mapping(json.loads(text))
-
-    form = values.get("data_format", "hdf5")
-    if form != "hdf5":
-        raise DataError(f"{label}: is stored as '{form}', expected hdf5; record it with data_format='hdf5'")
-    low, high = (_number(values.get(key)) for key in ("ref_min_score", "ref_max_score"))
-    env = "eval_env_spec" if values.get("eval_env_spec") else "env_spec"
+    try:
+        env = TypeAdapter(EnvRecord).validate_json(written.eval_env_spec or written.env_spec or "{}")
+    except ValidationError as error:
+        raise DataError(f"{label}: 'env_spec' in {path} is not understood: {first_fault(error)}; {cure}") from error
+    low, high = written.ref_min_score, written.ref_max_score
     return Metadata(
         label=label,
         folder=folder,
-        episodes=get("total_episodes", int),
-        steps=get("total_steps", int),
-        observation_space=get("observation_space", space),
-        action_space=get("action_space", space),
-        env=get(env, json.loads) if values.get(env) else {},
+        episodes=written.total_episodes,
+        steps=written.total_steps,
+        observation_space=space("observation_space"),
+        action_space=space("action_space"),
+        env=env,
         ref_scores=(low, high) if low is not None and high is not None and low != high else None,
-        values=values,
+        description=written.description or "",
+        format=written.data_format,
+        jpeg=written.jpeg_encoding,
     )
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -7,27 +7,43 @@ each column, or groups of arrays where the space is a Dict or Tuple.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
 from gymnasium import spaces
-from h5py import h5a, h5d, h5g, h5s
-from PIL import Image
+from h5py import h5a, h5d, h5g, h5l, h5s
 
 from rlalgo.errors import DataError
+from rlutils.data.images import decode_jpeg, is_jpeg
 from rlutils.data.minari_disk import Metadata
-from rlutils.data.spaces import OutsideSpace, flatten_batch, is_image, needs_flatten
+from rlutils.data.spaces import OutsideSpace, is_image
 
 _BLOCK = 2**20
 """Numbers that are converted at a time."""
+_DENSEST = 2200
+"""How often the bytes of a file its arrays may take: gzip makes 1,030 zeros one, and rewards are opened twice."""
+_LARGEST_FACT = 1000
+"""Numbers of one fact of an episode."""
+NO_FACTS = ("id", "episode", "unclipped_return")
+"""Names that numbers of an episode may not have: the last two mean something else in training."""
 _PLAIN: dict[str, type] = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}
 _NUMBER = spaces.Box(-np.inf, np.inf, ())
+
+Convert = Callable[[Any], np.ndarray]
+"""T raw values, time first and nested as their space is -> T stored ones; OutsideSpace for what cannot be stored."""
+
+
+def damaged(label: str, message: str, episode: int | None = None) -> DataError:
+    """What to raise for files that do not hold what they have to."""
+    where = label if episode is None else f"{label}: episode {episode}"
+    return DataError(f"{where}: {message}; the file is damaged or half-written: copy or record the dataset again")
 
 
 class EpisodeFile:
@@ -43,7 +59,8 @@ class EpisodeFile:
 
     def __enter__(self) -> EpisodeFile:
         if not self.path.is_file():
-            raise self._damaged(f"{self.path} is missing")
+            raise self._damaged(f"{self.path} is missing, or is no file")
+        self._claimed, self._most = 0, _DENSEST * self.path.stat().st_size
         with self._reading():
             self._file = h5py.File(self.path, "r")
             # The library's cache of metadata would grow to several times the data when episodes are short.
@@ -53,11 +70,13 @@ class EpisodeFile:
             self._file.id.set_mdc_config(config)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
+        if isinstance(error, MemoryError):
+            raise DataError(f"{self.label}: {self.path} does not fit into the memory: {error}") from error
 
     @contextmanager
-    def _reading(self, episode: int | None = None) -> Iterator[None]:
+    def _reading(self, episode: int | None = None, path: str = "") -> Iterator[None]:
         """HDF5's own errors as DataError."""
         try:
             yield
@@ -66,11 +85,29 @@ class EpisodeFile:
             raise DataError(f"{self.label}: {self.path} {why}: {error}") from error
         except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
             text = error.args[0] if error.args else error
-            raise self._damaged(f"{self.path} cannot be read: {text}", episode) from error
+            raise self._damaged(f"{self.path} cannot be read: {path and path + ': '}{text}", episode) from error
 
     def _damaged(self, message: str, episode: int | None = None) -> DataError:
-        where = self.label if episode is None else f"{self.label}: episode {episode}"
-        return DataError(f"{where}: {message}; the file is damaged or half-written: copy or record the dataset again")
+        return damaged(self.label, message, episode)
+
+    def _array(self, episode: int, path: str) -> tuple[h5d.DatasetID, tuple[int, ...], np.dtype]:
+        """An array of an episode with its shape and type, if it lies in this file and can be as large as it says."""
+        parts = f"episode_{episode}/{path}".encode().split(b"/")
+        with self._reading(episode, path):
+            for depth in range(len(parts)):
+                if self._file.id.links.get_info(b"/".join(parts[: depth + 1])).type != h5l.TYPE_HARD:
+                    raise ValueError("a link, which is not followed")
+            array = h5d.open(self._file.id, b"/".join(parts))
+            plan = array.get_create_plist()
+            layout = plan.get_layout()
+            if layout == h5d.VIRTUAL or plan.get_external_count():
+                raise ValueError("kept in other files, which are not opened")
+            shape, dtype = array.shape, array.dtype
+            held = map(max, shape, plan.get_chunk()) if layout == h5d.CHUNKED else shape  # a chunk is read as a whole
+            self._claimed += math.prod(held) * dtype.itemsize
+            if self._claimed > self._most:
+                raise ValueError(f"shape {shape}, more than the file can hold")
+        return array, shape, dtype
 
     def count(self) -> int:
         """E, counted in the file and compared with what the metadata says."""
@@ -86,8 +123,7 @@ class EpisodeFile:
         found = self.count()
         lengths = np.zeros(found, np.int64)
         for episode in range(found):
-            with self._reading(episode):
-                shape = h5d.open(self._file.id, b"episode_%d/rewards" % episode).shape
+            _, shape, _ = self._array(episode, "rewards")
             where = f"{self.label}: episode {episode}"
             if len(shape) != 1:
                 raise DataError(f"{where}: rewards have shape {shape}, expected one dimension")
@@ -107,10 +143,9 @@ class EpisodeFile:
                 group = h5g.open(self._file.id, b"episode_%d" % episode)
                 for i in range(h5a.get_num_attrs(group)):
                     attribute = h5a.open(group, index=i)
-                    plain = _PLAIN.get(attribute.dtype.kind)
-                    if plain is None:
+                    plain, name, shape = _PLAIN.get(attribute.dtype.kind), attribute.name.decode(), attribute.shape
+                    if plain is None or name in NO_FACTS or math.prod(shape) > _LARGEST_FACT:
                         continue
-                    name, shape = attribute.name.decode(), attribute.shape
                     column = columns.get(name)
                     if column is None:
                         column = np.zeros((len(self.lengths), *shape), plain)
@@ -120,8 +155,8 @@ class EpisodeFile:
                         seen[name] = seen.get(name, 0) + 1
                     columns[name] = column
         columns = {name: column for name, column in columns.items() if seen[name] == len(column)}
-        columns.pop("id", None)
-        wrong = np.flatnonzero(columns.pop("total_steps", self.lengths) != self.lengths)
+        told = columns.pop("total_steps", self.lengths)  # (E,), or of any shape
+        wrong = np.flatnonzero(told != self.lengths if told.ndim == 1 else self.lengths)
         if len(wrong):
             first = int(wrong[0])
             raise self._damaged(f"its total_steps is not the {self.lengths[first]} steps that it holds", first)
@@ -135,43 +170,45 @@ class EpisodeFile:
         """`terminations` or `truncations` into out (T,) bool."""
         self._column(episode, name, _NUMBER, out)
 
-    def actions(self, episode: int, out: np.ndarray) -> None:
-        """Into out (T, A) float32 or (T,) int64."""
-        self._column(episode, "actions", self.metadata.action_space, out)
+    def actions(self, episode: int, out: np.ndarray, convert: Convert | None = None) -> None:
+        """Into out (T, A) float32, (T,) or (T, M) int64."""
+        self._column(episode, "actions", self.metadata.action_space, out, convert)
 
-    def observations(self, episode: int, out: np.ndarray) -> bool:
-        """Into out (T+1, *S), flattened if the space needs it.
+    def observations(self, episode: int, out: np.ndarray, convert: Convert | None = None) -> bool:
+        """Into out (T+1, *S).
 
         Returns:
             Whether the last row was there; if not, the row before it is repeated.
         """
         space, steps = self.metadata.observation_space, len(out) - 1
-        leaves = [self._leaf(episode, path, part, out.dtype) for path, part in _leaves("observations", space)]
+        leaves = [
+            self._leaf(episode, path, part, np.dtype(np.uint8 if is_image(part) else np.float32))
+            for path, part in _leaves("observations", space)
+        ]
         rows = sorted({leaf.rows for leaf in leaves})
         if rows not in ([steps], [steps + 1]):
             counts = " and ".join(map(str, rows))
             raise self._damaged(f"{steps} rewards but {counts} observations, expected {steps + 1}", episode)
-        if needs_flatten(space):
-            self._flatten(episode, out[: rows[0]])
-        else:
-            self._copy(episode, leaves[0], out[: rows[0]])
+        self._fill(episode, "observations", space, leaves[0], out[: rows[0]], convert)
         if rows == [steps]:
             out[steps] = out[steps - 1]
         return rows == [steps + 1]
 
-    def _column(self, episode: int, name: str, space: spaces.Space, out: np.ndarray) -> None:
+    def _column(
+        self, episode: int, name: str, space: spaces.Space, out: np.ndarray, convert: Convert | None = None
+    ) -> None:
         leaf = self._leaf(episode, name, space, out.dtype)
         if leaf.rows != len(out):
             raise self._damaged(f"{leaf.rows} {name} but {len(out)} rewards", episode)
-        self._copy(episode, leaf, out)
+        self._fill(episode, name, space, leaf, out, convert)
 
     def _leaf(self, episode: int, path: str, space: spaces.Space, expected: np.dtype) -> _Leaf:
         """One stored array, if its shape and type are what they have to be."""
-        with self._reading(episode):
-            dataset = h5d.open(self._file.id, f"episode_{episode}/{path}".encode())
-            (rows, *shape), stored = dataset.shape, dataset.dtype
+        dataset, found, stored = self._array(episode, path)
+        with self._reading(episode, path):
+            rows, *shape = found
         where = f"{self.label}: episode {episode}: {path}"
-        if _is_jpeg(space, 1 + len(shape)):
+        if is_jpeg(space, 1 + len(shape)) and np.uint8 in (stored, h5py.check_vlen_dtype(stored)):
             return _Leaf(path, space, dataset, rows, direct=False)
         if tuple(shape) != space.shape:
             raise DataError(f"{where} have shape {tuple(shape)} per step, their space says {space.shape}")
@@ -186,26 +223,22 @@ class EpisodeFile:
         direct = stored == expected or (expected.kind == "f" and stored.kind in "iuf")
         return _Leaf(path, space, dataset, rows, direct)
 
-    def _copy(self, episode: int, leaf: _Leaf, out: np.ndarray) -> None:
-        """One stored array into `out`, cast."""
-        with self._reading(episode):
-            if leaf.direct:
+    def _fill(
+        self, episode: int, name: str, space: spaces.Space, leaf: _Leaf, out: np.ndarray, convert: Convert | None
+    ) -> None:
+        """A column into `out`: the one stored array, cast, or what becomes of all of them."""
+        if leaf.direct and convert is None:
+            with self._reading(episode):
                 leaf.dataset.read(h5s.ALL, h5s.ALL, out)  # HDF5 casts on the way: no copy in between
-                return
-            for rows in _blocks(out):
-                out[rows] = self._rows(episode, leaf.path, leaf.space, rows)
-
-    def _flatten(self, episode: int, out: np.ndarray) -> None:
-        """The observations into out (rows, D)."""
-        space = self.metadata.observation_space
+            return
         for rows in _blocks(out):
             with self._reading(episode):
-                values = self._rows(episode, "observations", space, rows)
+                values = self._rows(episode, name, space, rows)
             try:
-                out[rows] = flatten_batch(space, values)
+                out[rows] = values if convert is None else convert(values)
             except OutsideSpace as error:
                 where = f"{self.label}: episode {episode}, step {rows.start + error.row}"
-                raise DataError(f"{where}: observations: {error}") from error
+                raise DataError(f"{where}: {name}: {error}") from error
 
     def _rows(self, episode: int, path: str, space: spaces.Space, rows: slice) -> Any:
         """Some rows of a column, nested as its space is."""
@@ -214,8 +247,8 @@ class EpisodeFile:
             parts = {key: self._rows(episode, inner, part, rows) for key, inner, part in found}
             return parts if isinstance(space, spaces.Dict) else list(parts.values())
         dataset = self._file[f"episode_{episode}/{path}"]
-        if _is_jpeg(space, dataset.ndim):
-            return np.stack([_decode_jpeg(row) for row in dataset[rows]])
+        if is_jpeg(space, dataset.ndim):
+            return np.stack([decode_jpeg(row, space.shape or ()) for row in dataset[rows]])
         return dataset[rows]
 
 
@@ -255,12 +288,3 @@ def _blocks(out: np.ndarray) -> Iterator[slice]:
     size = max(1, _BLOCK // max(1, out[:1].size))
     for first in range(0, len(out), size):
         yield slice(first, min(first + size, len(out)))
-
-
-def _is_jpeg(space: spaces.Space, rank: int) -> bool:
-    """Minari's default for images, a row of bytes per frame: too few dimensions for the space."""
-    return is_image(space) and rank <= len(space.shape or ())
-
-
-def _decode_jpeg(row: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(row.tobytes())), dtype=np.uint8)

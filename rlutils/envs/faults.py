@@ -6,6 +6,7 @@ import traceback
 import gymnasium
 from gymnasium import spaces
 
+from rlalgo.core.spaces import described
 from rlalgo.core.stepping import env_name
 from rlalgo.errors import EnvironmentFault
 
@@ -67,6 +68,6 @@ def missing(module: str) -> str:
 
 def misfit(env: gymnasium.Env, what: str, got: spaces.Space, expected: spaces.Space) -> EnvironmentFault:
     return EnvironmentFault(
-        f"environment {env_name(env)} does not fit the data: its {what} are {got}, the data's are {expected}; "
-        "choose another with env.id, or give the right env.kwargs"
+        f"environment {env_name(env)} does not fit the data: its {what} are {described(got)}, the data's are "
+        f"{described(expected)}; choose another with env.id, or give the right env.kwargs"
     )

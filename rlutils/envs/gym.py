@@ -14,12 +14,12 @@ from gymnasium import spaces
 from gymnasium.spaces import utils as gymnasium_utils
 
 from rlalgo import DataSpec
-from rlalgo.core.spaces import from_mapping
+from rlalgo.core.spaces import same_actions, same_observations
 from rlalgo.core.stepping import env_name
 from rlalgo.errors import EnvironmentFault, near
 from rlutils.config.modules import installed
-from rlutils.data.images import Images
-from rlutils.data.spaces import is_image, needs_flatten, stored_space
+from rlutils.data.preparation import Preparation, read_record
+from rlutils.data.spaces import stored_space, time_first, unflatten_action
 from rlutils.envs.faults import FAILURES, misfit, missing, why
 from rlutils.envs.limits import limited
 from rlutils.envs.rendering import try_rendering
@@ -63,16 +63,16 @@ class GymEnv:
                 "set `env: {name: gym, id: ...}`, or do without evaluation (evaluation.episodes: 0)"
             )
         # Arguments and wrappers belong to the environment that the data was recorded in, not to another one.
-        record = spec.preprocess if name == spec.env_id else {}
+        record = read_record(spec.preprocess if name == spec.env_id else {})
         mode = {} if render_mode is None else {"render_mode": render_mode}
-        kwargs = {**record.get("env_kwargs", {}), **self.config.kwargs, **mode}
+        kwargs = {**record.env_kwargs, **self.config.kwargs, **mode}
         envs: list[gymnasium.Env] = []
         with contextlib.ExitStack() as opened:  # closes them if one of them fails
             for number in range(n):
                 with _warned_once(number > 0):
-                    env = make_env(name, kwargs, record.get("env_module"), record.get("env_wrappers", ()))
+                    env = make_env(name, kwargs, record.env_module, record.env_wrappers)
                 opened.enter_context(contextlib.closing(env))
-                envs.append(Prepared(limited(env, spec.max_steps), spec))
+                envs.append(prepare(env, spec))
             if render_mode == "rgb_array" and envs:
                 try_rendering(envs[0])
             opened.pop_all()
@@ -111,37 +111,56 @@ def make_env(
     return env
 
 
+def prepare(env: gymnasium.Env, spec: DataSpec) -> gymnasium.Env:
+    """Any environment of the data's kind as its policies play it: observations are done to as the data's were.
+
+    One without a time limit is cut after the data's longest episode.
+
+    Raises:
+        EnvironmentFault: the environment does not fit the data.
+    """
+    return Prepared(limited(env, spec.max_steps), spec)
+
+
 class Prepared(gymnasium.ObservationWrapper):
-    """An environment whose observations are of the data's shape and type: flattened and cast if need be."""
+    """An environment whose observations and actions are of the data's shape and type: flattened, or packed."""
 
     def __init__(self, env: gymnasium.Env, spec: DataSpec) -> None:
         """Raises EnvironmentFault if the environment does not fit the spec."""
         super().__init__(env)
-        own, expected = env.observation_space, spec.observation_space
-        recorded = spec.preprocess.get("flatten")
-        self.original = from_mapping(recorded) if recorded else own
-        self.flat = needs_flatten(self.original)
-        record = Images.recorded(spec.preprocess)
+        own, expected, record = env.observation_space, spec.observation_space, read_record(spec.preprocess)
+        raw = own if record.flatten is None else record.flatten
         try:
-            stored = stored_space(self.original)
-            self.images = record and Images.needed(stored, record.gray, record.size)
+            self.preparation = Preparation(raw, record.images)
         except TypeError as error:
             raise EnvironmentFault(f"environment {env_name(env)}: observations: {error}") from error
-        if self.images is not None:
-            stored = self.images.space(stored)
-        alike = stored.shape == expected.shape and is_image(stored) == is_image(expected)
-        if not alike or not _same_parts(self.original, own):
-            raise misfit(env, "observations", own, self.original if recorded else expected)
-        if not _same_actions(env.action_space, spec.action_space):
-            raise misfit(env, "actions", env.action_space, spec.action_space)
+        stored = expected if self.preparation.casts and own == expected else self.preparation.space
+        if not same_observations(stored, expected) or not _same_parts(raw, own):
+            raise misfit(env, "observations", own, expected if record.flatten is None else raw)
+        self.original = record.actions
+        """The space of actions, where the data's were flattened."""
+        acts = spec.action_space if self.original is None else self.original
+        if not same_actions(env.action_space, acts):
+            raise misfit(env, "actions", env.action_space, acts)
+        if self.original is not None:
+            self.action_space = spec.action_space
         self.observation_space = expected
+
+    def step(self, action: Any) -> Any:
+        """As the environment's."""
+        return super().step(self.raw_action(action))
+
+    def raw_action(self, action: Any) -> Any:
+        """An action as the data has them -> as the environment takes them."""
+        return action if self.original is None else unflatten_action(self.original, action)
 
     def observation(self, observation: Any) -> np.ndarray:
         """(*S) prepared as the data and in its type; a copy, since environments may reuse their arrays."""
-        if self.flat:
-            observation = gymnasium_utils.flatten(self.original, observation)
-        if self.images is not None:
-            observation = self.images(np.asarray(observation)[None])[0]
+        raw = self.preparation.raw
+        if self.preparation.flattens:
+            observation = gymnasium_utils.flatten(raw, observation)  # as ours does, but soon for one
+        elif not self.preparation.casts:
+            observation = self.preparation(time_first(raw, [observation]))[0]
         return np.array(observation, self.observation_space.dtype)
 
 
@@ -194,13 +213,7 @@ def _same_parts(a: spaces.Space, b: spaces.Space) -> bool:
     if isinstance(a, spaces.Tuple):
         same_length = isinstance(b, spaces.Tuple) and len(a) == len(b)
         return same_length and all(_same_parts(x, y) for x, y in zip(a, b, strict=True))  # type: ignore[call-overload]
-    return type(a) is type(b) and stored_space(a).shape == stored_space(b).shape
-
-
-def _same_actions(a: spaces.Space, b: spaces.Space) -> bool:
-    if isinstance(a, spaces.Box) and isinstance(b, spaces.Box):
-        return a.shape == b.shape and np.allclose(a.low, b.low) and np.allclose(a.high, b.high)
-    return a == b
+    return type(a) is type(b) and same_observations(stored_space(a), stored_space(b))
 
 
 @contextlib.contextmanager

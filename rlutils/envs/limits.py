@@ -23,9 +23,8 @@ class DataLimit(gymnasium.wrappers.TimeLimit):
     def step(self, action: Any) -> Any:
         """As the environment's, and truncated at the limit."""
         result = super().step(action)
-        _, _, terminated, truncated, _ = result
         case = env_name(self.env), self._max_episode_steps
-        if truncated and not terminated and case not in _TOLD:
+        if self._elapsed_steps == self._max_episode_steps and not result[2] and case not in _TOLD:
             _TOLD.add(case)
             warnings.warn(
                 f"environment {case[0]} has no time limit of its own: episodes are cut after {case[1]:,} steps, the "

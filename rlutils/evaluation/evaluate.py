@@ -13,6 +13,7 @@ import torch
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Run, plugins, rollout
 from rlalgo.core.rollout import distinct
+from rlalgo.core.stepping import refuse_misfit
 from rlalgo.errors import ConfigError, EnvironmentFault, EvaluatorFault, RlalgoWarning, blaming, shown, told
 from rlalgo.registry import Catalogue
 from rlutils.config.settings import Settings, policy_options
@@ -36,6 +37,7 @@ def evaluate(
     episodes: int,
     seed: int,
     ref_scores: tuple[float, float] | None = None,
+    info: Sequence[str] = (),
 ) -> list[PolicyResult]:
     """Plays `episodes` episodes with each of the options.
 
@@ -46,19 +48,21 @@ def evaluate(
         episodes: per option; episode k is reset with `seed + k` for every option.
         seed: also seeds the generator that sampled actions are drawn from.
         ref_scores: returns of a random and an expert policy in this very environment, if known.
+        info: numbers to keep, besides `success`, of what an episode's last step gives as its info.
     """
     requested = distinct(options)
     rows = [option for option in requested for _ in range(len(envs) // len(requested))]
     with forked_rng(seed), algo.evaluating():  # set once: every switch of the mode walks all modules
         policy = algo.policy(rows)
-        played = rollout(policy, envs, episodes, seed, keep_observations=False)
+        played = rollout(policy, envs, episodes, seed, keep_observations=False, info=info)
     returns, lengths, seeds = played.returns(), played.lengths(), played.info["seed"]
     results = []
     for i, option in enumerate(distinct(policy.options)):  # with defaults replaced by what they stand for
         own = played.info["option"] == i
         values = {key: value for key, value in asdict(option).items() if value is not None}
         statistics = returns[own].tolist(), lengths[own].tolist(), seeds[own].tolist()
-        results.append(summarize(values, *statistics, ref_scores))
+        said = {name: played.info[name][own].tolist() for name in ("success", *info) if name in played.info}
+        results.append(summarize(values, *statistics, ref_scores, said))
     return results
 
 
@@ -72,6 +76,7 @@ class Examiner:
         self.options = policy_options(settings.algo.entry.cls, self.config.policies, catalogue, [])
         self.evaluators = {choice.name: plugins.make("evaluator", choice) for choice in self.config.evaluators}
         self._envs: list[gymnasium.Env] = []
+        self._unsaid: set[str] = set()
 
     @property
     def idle(self) -> bool:
@@ -85,10 +90,10 @@ class Examiner:
             ConfigError, EnvironmentFault: see their texts.
         """
         if self.config.episodes:
-            self.envs(1)
+            envs = self.envs(1)
             try:
                 with forked_rng(run.seed):
-                    algo.policy(self.options)
+                    refuse_misfit(algo.policy(self.options), envs)
             except ValueError as error:
                 raise ConfigError([f"evaluation.policies: {error}"]) from error
         for name, evaluator in self.evaluators.items():
@@ -108,7 +113,8 @@ class Examiner:
         if config.episodes:
             each = min(config.envs or 20, config.episodes)
             envs = self.envs(each * len(distinct(self.options)))
-            played = evaluate(algo, self.options, envs, config.episodes, config.seed, self.ref_scores)
+            played = evaluate(algo, self.options, envs, config.episodes, config.seed, self.ref_scores, config.info)
+            self._tell_unsaid({name for policy in played for name in policy.info})
         metrics: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
             with forked_rng(config.seed), blaming(EvaluatorFault, f"evaluator '{name}'"):
@@ -131,6 +137,13 @@ class Examiner:
                 raise EnvironmentFault(f"{where}: made {len(made)} environments; expected {lacking}")
             self._envs += made
         return self._envs[:n]
+
+    def _tell_unsaid(self, said: set[str]) -> None:
+        """Warns, once for each, of names that no episode's last info had a number for."""
+        for name in [name for name in self.config.info if name not in said | self._unsaid]:
+            self._unsaid.add(name)
+            text = f"evaluation.info: no episode's last info has a number '{name}'; see what env.step gives at the end"
+            warnings.warn(text, RlalgoWarning, stacklevel=2)
 
     @property
     def env_id(self) -> str | None:

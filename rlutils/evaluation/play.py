@@ -10,8 +10,8 @@ import numpy as np
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
 from rlalgo.core.rollout import Trace, traces
-from rlutils.checkpoints import store as checkpoints
-from rlutils.checkpoints.loading import run_folder, run_settings
+from rlutils.checkpoints.loading import load_algo, run_folder, run_settings
+from rlutils.checkpoints.store import find
 from rlutils.config.catalogue import catalogue
 from rlutils.evaluation.video import write_video
 from rlutils.machine import pick_device
@@ -45,9 +45,9 @@ def play(
         EnvironmentFault: the environment cannot be made, or nothing here can render it.
         CheckpointError, ConfigError: see their texts.
     """
-    found = checkpoints.find(Path(folder), checkpoint)
+    found = find(Path(folder), checkpoint)
     known = catalogue(plugins)
-    algo, _ = checkpoints.load_algo(found, known)
+    algo, _ = load_algo(found, known)
     settings, _ = run_settings(run_folder(Path(folder)), plugins)
     algo.to(pick_device(settings.device))
     option: Any = parse(type(algo).PolicyConfig, dict(options), known, f"options of {algo.name}'s policy")

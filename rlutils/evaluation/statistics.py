@@ -2,17 +2,24 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
 
+from rlalgo.config import Whole
 from rlalgo.core.spec import normalized_score
+from rlutils.config.files import read_as
 
-Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+Measured = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None),
+]
 """A number that may be NaN, for which null stands in JSON."""
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -21,31 +28,35 @@ class PolicyResult:
 
     label: str
     options: Mapping[str, Any]
-    returns: list[float]
-    lengths: list[int]
-    seeds: list[int]
-    mean: float
-    sd: float
+    returns: Annotated[list[Finite], Field(min_length=1)]
+    lengths: list[Whole]
+    seeds: list[Whole]
+    mean: Finite
+    sd: Finite
     """Sample standard deviation over episodes."""
-    iqm: float
+    iqm: Finite
     """Mean of the middle half (Agarwal et al. 2021)."""
-    interval: tuple[float, float]
+    interval: tuple[Finite, Finite]
     """95% bootstrap interval of the mean."""
-    normalized: float | None
+    normalized: Finite | None
     """100 (mean - random) / (expert - random), where the reference scores belong to this environment."""
+    info: Mapping[str, list[Measured]] = field(default_factory=dict)
+    """Of every episode what its last step's info says: `success` and what `evaluation.info` names; NaN for nothing."""
+    means: Mapping[str, Finite] = field(default_factory=dict)
+    """Of `info`, over the episodes that say it."""
 
 
 @dataclass(frozen=True)
 class EvalResult:
     """One evaluation."""
 
-    step: int
+    step: Whole
     policies: list[PolicyResult]
     metrics: dict[str, Measured] = field(default_factory=dict)
     """What evaluators measured."""
     env_id: str | None = None
-    seed: int = 0
-    seconds: float = 0.0
+    seed: Whole = 0
+    seconds: Finite = 0.0
     source: str = "train"
     checkpoint: str | None = None
 
@@ -54,18 +65,24 @@ class EvalResult:
         """The best policy's mean return: what `best` and patience compare by. None where nothing was played."""
         return max((policy.mean for policy in self.policies), default=None)
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What evaluators measured, and the means of its infos for the policy with the best mean return."""
+        best = max(self.policies, key=lambda policy: policy.mean, default=None)
+        return {**(best.means if best else {}), **self.metrics}
+
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON, which has no NaN: a metric that is not finite is None."""
-        metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
-        return {**asdict(self), "metrics": metrics, "score": self.score}
+        """Plain values for JSON, which has no NaN: what is not finite is None."""
+        return {**TypeAdapter(EvalResult).dump_python(self), "score": self.score}
 
 
-def read_result(path: Path) -> EvalResult | None:
-    """What `to_mapping` wrote as JSON; None where there is no such file, or another thing in it."""
-    try:
-        return TypeAdapter(EvalResult).validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
+def read_result(path: Path) -> EvalResult:
+    """What `to_mapping` wrote as JSON.
+
+    Raises:
+        CheckpointError: there is no such file, or another thing in it.
+    """
+    return read_as(EvalResult, path)
 
 
 def summarize(
@@ -74,8 +91,10 @@ def summarize(
     lengths: list[int],
     seeds: list[int],
     ref_scores: tuple[float, float] | None,
+    info: Mapping[str, list[float]] | None = None,
 ) -> PolicyResult:
     """Statistics of one policy's episodes (at least one)."""
+    said = {name: numbers for name, numbers in (info or {}).items() if not np.isnan(numbers).all()}
     values = np.asarray(returns, dtype=np.float64)
     mean = float(values.mean())
     texts = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items() if v is not False]
@@ -90,6 +109,8 @@ def summarize(
         iqm=float(iqm(values)),
         interval=interval(values),
         normalized=None if ref_scores is None else normalized_score(mean, ref_scores),
+        info=said,
+        means={name: float(np.nanmean(numbers)) for name, numbers in said.items()},
     )
 
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from gymnasium import spaces
 from rich.console import Console
 from rich.text import Text
 
+from rlalgo.core.spaces import described
 from rlalgo.core.spec import normalized_score
 from rlalgo.errors import DataError
 from rlutils.config.files import write_atomic
 from rlutils.data.inspect import Inspection, list_datasets
 from rlutils.data.minari_disk import ROOT_VARIABLE, root
-from rlutils.reports.writing import short
+from rlutils.machine import amount, size
+from rlutils.reports.writing import print_table
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import, and only the picture needs it
     from matplotlib.axes import Axes
@@ -33,11 +34,11 @@ def print_list(console: Console) -> None:
     rows: list[Sequence[str]] = [("id", "environment", "episodes", "steps", "random", "expert", "size")]
     for info in datasets:
         if info.broken is None:
-            low, high = (short(score) for score in info.ref_scores) if info.ref_scores else ("", "")
+            low, high = (amount(score) for score in info.ref_scores) if info.ref_scores else ("", "")
             counts = f"{info.episodes:,}", f"{info.steps:,}"
-            rows.append((info.id, info.env_id or "", *counts, low, high, _bytes(info.size)))
+            rows.append((info.id, info.env_id or "", *counts, low, high, size(info.size)))
     if len(rows) > 1:
-        _print_table(console, rows, left=(0, 1), cyan=0)
+        print_table(console, rows, left=(0, 1), cyan=0)
     for info in datasets:
         if info.broken is not None:
             console.print(Text.assemble(("broken ", "red"), info.broken), soft_wrap=True)
@@ -55,12 +56,12 @@ def print_inspection(data: Inspection, console: Console) -> None:
     facts = {name: _range(x) for name, x in data.facts.items() if x.ndim == 1 and name != "return"}
     lines = {
         "environment": data.env_id or "not recorded: set env.id to evaluate",
-        "observations": _space(data.observation_space),
-        "actions": _space(data.action_space),
+        "observations": described(data.observation_space),
+        "actions": described(data.action_space),
         "episodes": f"{len(lengths):,} ({ends:,} ended in a terminal state, {len(lengths) - ends:,} cut)",
         "steps": f"{data.steps:,} ({_range(lengths)} per episode)",
         **facts,
-        "on disk": f"{_bytes(data.size)} in {data.path}",
+        "on disk": f"{size(data.size)} in {data.path}",
     }
     width = max(map(len, lines))
     for name, text in lines.items():
@@ -140,12 +141,12 @@ def _marks(data: Inspection) -> list[tuple[str, float, str]]:
 def _print_returns(data: Inspection, console: Console) -> None:
     quantiles = {"min": 0.0, "10%": 0.1, "25%": 0.25, "median": 0.5, "75%": 0.75, "90%": 0.9, "max": 1.0}
     values = [float(data.returns.mean()), *np.quantile(data.returns, list(quantiles.values())).tolist()]
-    rows = [("", "mean", *quantiles), ("return", *map(short, values))]
+    rows = [("", "mean", *quantiles), ("return", *map(amount, values))]
     if data.ref_scores is not None:
         rows.append(("normalized", *(f"{normalized_score(value, data.ref_scores):.1f}" for value in values)))
-    _print_table(console, rows, left=(0,))
+    print_table(console, rows)
     if data.ref_scores is not None:
-        low, high = map(short, data.ref_scores)
+        low, high = map(amount, data.ref_scores)
         console.print(Text(f"normalized: 0 is random ({low}), 100 is expert ({high})", "dim"))
 
 
@@ -161,9 +162,9 @@ def _print_histogram(data: Inspection, console: Console) -> None:
     rows: list[Sequence[str]] = [("return", "", "episodes", "")]
     for i, count in enumerate(counts):
         bar_text = _bar(width * count / counts.max(), solid).ljust(width)
-        between = f"{short(edges[i])} to {short(edges[i + 1])}"
+        between = f"{amount(edges[i])} to {amount(edges[i + 1])}"
         rows.append((between, bar_text, f"{count:,}", ", ".join(marks.get(i, ()))))
-    _print_table(console, rows, left=(1, 3), cyan=1)
+    print_table(console, rows, left=(1, 3), cyan=1)
 
 
 def _bar(width: float, solid: bool) -> str:
@@ -174,45 +175,8 @@ def _bar(width: float, solid: bool) -> str:
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
-def _print_table(console: Console, rows: Sequence[Sequence[str]], left: Sequence[int], cyan: int | None = None) -> None:
-    """Rows of cells, the first a heading, never cut short, so that an id can always be copied.
-
-    Args:
-        left: which columns are aligned to the left.
-        cyan: which column stands out.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = Text(style="dim" if row is rows[0] else "")
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            style = "cyan" if i == cyan and row is not rows[0] else ""
-            line.append((cell.ljust(width) if i in left else cell.rjust(width)) + "  ", style)
-        line.rstrip()
-        console.print(line, soft_wrap=True)
-
-
-def _space(space: spaces.Space) -> str:
-    """A space in a line; Gymnasium's own text prints every bound of a large one."""
-    if isinstance(space, spaces.Dict):
-        return "Dict(" + ", ".join(f"{key}: {_space(part)}" for key, part in space.spaces.items()) + ")"
-    if isinstance(space, spaces.Tuple):
-        return "Tuple(" + ", ".join(_space(part) for part in space.spaces) + ")"
-    if not isinstance(space, spaces.Box):
-        return str(space)
-    shape = "x".join(map(str, space.shape)) or "one"
-    return f"Box of {shape} {space.dtype}, {space.low.min():g} to {space.high.max():g}"
-
-
 def _range(values: np.ndarray) -> str:
-    low, high = short(values.min()), short(values.max())
+    low, high = amount(values.min()), amount(values.max())
     if low == high:
         return low
-    return f"{low} to {high}" + (f", mean {short(values.mean())}" if values.dtype.kind == "f" else "")
-
-
-def _bytes(size: int) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000  # type: ignore[assignment]
-    return f"{size:.0f} {unit}" if size >= 100 or unit == "B" else f"{size:.1f} {unit}"
+    return f"{low} to {high}" + (f", mean {amount(values.mean())}" if values.dtype.kind == "f" else "")

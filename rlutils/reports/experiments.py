@@ -1,8 +1,8 @@
 """Runs of one configuration together: the rows of every table."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rlalgo.errors import RlalgoError
+from rlutils.config.recorded import HOW_NOT_WHAT, completed, differences
 from rlutils.evaluation.statistics import EvalResult, PolicyResult, interval, iqm, spearman
 from rlutils.reports.records import DataFacts, RunRecord, Series, load_run_record
 from rlutils.reports.writing import decimals, number
-from rlutils.sweeps.job import HOW_NOT_WHAT, differences
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Row:
     """95% bootstrap interval of the mean; of the IQM where there are several seeds."""
     score: float | None
     length: float
+    info: Mapping[str, float] = field(default_factory=dict)
+    """Means of what the episodes' last infos say: `success` and what `evaluation.info` names."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Section:
         at = f"step {low:,}" if low == high else f"steps {low:,} to {high:,}"
         name = self.name if at in self.name else f"{self.name}, {at}"
         return name + (" (also the best)" if self.also_best else "")
+
+    @property
+    def said(self) -> list[str]:
+        """The names in the rows' infos."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.info))
 
     @property
     def top(self) -> Row:
@@ -158,6 +165,7 @@ def experiments(runs: Sequence[Path]) -> list[Experiment]:
     groups: dict[str, list[RunRecord]] = {}
     for folder in {Path(run).resolve(): Path(run) for run in runs}.values():
         record = load_run_record(folder)
+        record = replace(record, config=completed(record.config))
         settings = {key: value for key, value in record.config.items() if key not in ("seed", *HOW_NOT_WHAT)}
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(record)
     grouped = [Experiment(records) for records in groups.values()]
@@ -245,13 +253,21 @@ def _row(label: str, results: Sequence[PolicyResult], seeds: bool) -> Row:
     lengths = [float(length) for result in results for length in result.lengths]
     length = float(np.mean(lengths)) if lengths else float("nan")
     if not seeds:
-        return Row(label, len(one.returns), one.mean, one.sd, one.iqm, *one.interval, one.normalized, length)
+        own = one.mean, one.sd, one.iqm, *one.interval, one.normalized
+        return Row(label, len(one.returns), *own, length, one.means)
     means = np.array([result.mean for result in results])
     scores = [result.normalized for result in results if result.normalized is not None]
     score = float(np.mean(scores)) if len(scores) == len(results) else None
     sd = float(means.std(ddof=1)) if len(means) > 1 else float("nan")
     values = pooled(results)
-    return Row(label, len(values), float(means.mean()), sd, float(iqm(values)), *interval(values, iqm), score, length)
+    over = float(means.mean()), sd, float(iqm(values)), *interval(values, iqm), score
+    return Row(label, len(values), *over, length, mean_info(results))
+
+
+def mean_info(results: Sequence[PolicyResult]) -> dict[str, float]:
+    """The mean over seeds of each number in the policies' infos, of those that have it."""
+    names = dict.fromkeys(name for result in results for name in result.means)
+    return {name: float(np.mean([r.means[name] for r in results if name in r.means])) for name in names}
 
 
 def _tell_apart(alike: Sequence[Experiment]) -> None:

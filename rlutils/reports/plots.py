@@ -278,7 +278,7 @@ def plain_ticks(*sides: Axis, most: int = 5) -> None:
         else:
             side.set_major_locator(LogLocator(numticks=most))
             side.set_minor_locator(NullLocator())
-        side.set_major_formatter(FuncFormatter(lambda value, _: short(value).replace("-", "−")))
+        side.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 def _fold(text: str, width: int) -> str:

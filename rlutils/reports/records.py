@@ -3,67 +3,24 @@
 A file that is missing or broken is noted and left out; only a folder that is not a run is an error.
 """
 
-import csv
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
-from rlalgo.errors import CheckpointError, ConfigError, RlalgoError
+from rlalgo.errors import CheckpointError, RlalgoError
+from rlutils.checkpoints.description import Provided, read_plugins
 from rlutils.checkpoints.index import look, step_of_name
-from rlutils.config.files import first_fault, read_yaml
-from rlutils.evaluation.statistics import EvalResult
+from rlutils.config.files import read_yaml
+from rlutils.evaluation.statistics import EvalResult, read_result
 from rlutils.training.callbacks.csv import read_rows
+from rlutils.training.facts import DataFacts, RunFacts, read_data_facts, read_run_facts
+
+T = TypeVar("T")
 
 Series = tuple[np.ndarray, np.ndarray]  # steps (n,), values (n,)
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """run.yaml. Every field has a default: a killed run may not have come to write it."""
-
-    state: str = "unknown"
-    step: int = 0
-    seconds: float = 0.0
-    command: str = ""
-    started: str = ""
-    stopped: str | None = None
-    error: str | None = None
-    best_step: int | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """data.json."""
-
-    name: str
-    returns: list[float]
-    steps: int
-    ref_scores: tuple[float, float] | None = None
-    env_id: str | None = None
-    held_out: list[int] | None = None
-    """Numbers of the episodes that were kept from training."""
-
-    def __post_init__(self) -> None:
-        if not self.returns or not np.isfinite(self.returns).all():
-            raise ValueError("no or infinite returns")
-
-
-@dataclass(frozen=True)
-class PluginFacts:
-    """One row of plugins.yaml: who provided a named thing."""
-
-    kind: str
-    name: str
-    plugin: str
-    distribution: str | None = None
-    version: str | None = None
-    location: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +32,7 @@ class RunRecord:
     config_text: str
     facts: RunFacts
     data: DataFacts | None
-    plugins: list[PluginFacts]
+    plugins: list[Provided]
     evaluations: list[EvalResult]
     """Of training, by step."""
     measured: dict[str, EvalResult]
@@ -137,9 +94,9 @@ def load_run_record(run: Path) -> RunRecord:
     if not isinstance(config, Mapping):
         raise RlalgoError(f"{file}: expected a mapping, got {type(config).__name__}; is {run} a run folder?")
     notes: list[str] = []
-    facts = _read(run / "run.yaml", RunFacts, notes) or RunFacts()
-    data = _read(run / "data.json", DataFacts, notes)
-    owners = _read(run / "plugins.yaml", list[PluginFacts], notes)
+    facts = _read(read_run_facts, run, "run.yaml", notes) or RunFacts()
+    data = _read(read_data_facts, run, "data.json", notes)
+    owners = _read(read_plugins, run, "plugins.yaml", notes)
     trained = _evaluations(run, "step_*.json", notes)
     replayed = _evaluations(run, "evaluate_*.json", notes)
     curve = [result for result in trained if result.policies]
@@ -150,33 +107,23 @@ def load_run_record(run: Path) -> RunRecord:
         notes.append("There is no checkpoint.")
     measured = _measured(curve, replayed, last, facts.best_step if best is None else best)
     metrics = _metrics(run / "metrics.csv", notes) | _evaluator_series(trained, notes)
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     return RunRecord(run, config, text, facts, data, owners or [], trained, measured, metrics, last, notes)
 
 
-def _read(path: Path, kind: Any, notes: list[str]) -> Any:
-    """A YAML or JSON file checked against a type; None and a note where that fails."""
+def _read(reader: Callable[[Path], T], path: Path, name: str, notes: list[str]) -> T | None:
+    """What a reader makes of a path; None, and a note that has this name, where it refuses."""
     try:
-        values = json.loads(path.read_text()) if path.suffix == ".json" else read_yaml(path)
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        notes.append(f"{path.name} is left out: {first_fault(error)}.")
-    except (OSError, ValueError, ConfigError) as error:
-        why = str(error).splitlines()[-1].strip() if path.is_file() else "there is no such file"
-        notes.append(f"{path.name} is left out: {why}.")
+        return reader(path)
+    except CheckpointError as error:
+        notes.append(f"{name} is left out: {str(error).rpartition(f'{name}: ')[2]}.")
     return None
 
 
 def _evaluations(run: Path, pattern: str, notes: list[str]) -> list[EvalResult]:
     """By step, and by name within a step."""
-    results = []
-    for path in sorted((run / "evaluations").glob(pattern)):
-        result = _read(path, EvalResult, notes)
-        if result and all(p.returns and np.isfinite([*p.returns, p.mean]).all() for p in result.policies):
-            results.append(result)
-        elif result:
-            notes.append(f"{path.name} is left out: no or infinite returns.")
-    return sorted(results, key=lambda result: result.step)
+    found = (_read(read_result, path, path.name, notes) for path in sorted((run / "evaluations").glob(pattern)))
+    return sorted(filter(None, found), key=lambda result: result.step)
 
 
 def _measured(
@@ -206,13 +153,8 @@ def _named_steps(folder: Path, notes: list[str]) -> tuple[int | None, int | None
 
 def _metrics(path: Path, notes: list[str]) -> dict[str, Series]:
     """metrics.csv by column, without empty cells."""
-    try:
-        rows = read_rows(path)
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        notes.append(f"metrics.csv is left out: it cannot be read ({error}).")
-        return {}
-    if not rows:
-        notes.append("metrics.csv is left out: there is no such file, or it has no rows.")
+    if not (rows := _read(read_rows, path, path.name, notes)):
+        notes += ["metrics.csv is left out: there is no such file, or it has no rows."] if rows == [] else []
         return {}
     metrics = {}
     for name in [key for key in rows[0] if key not in ("step", "seconds")]:
@@ -227,10 +169,10 @@ def _metrics(path: Path, notes: list[str]) -> dict[str, Series]:
 
 
 def _evaluator_series(results: Sequence[EvalResult], notes: list[str]) -> dict[str, Series]:
-    """What evaluators measured, by its name."""
+    """What evaluators measured, and the best policy's `success` and the like, by its name."""
     metrics = {}
-    for name in dict.fromkeys(name for result in results for name in result.metrics):
-        points = [(result.step, result.metrics[name]) for result in results if name in result.metrics]
+    for name in dict.fromkeys(name for result in results for name in result.numbers):
+        points = [(result.step, result.numbers[name]) for result in results if name in result.numbers]
         if series := _finite(name, points, notes):
             metrics[name] = series
     return metrics

@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.reports.experiments import Experiment, Section, measured, section
 from rlutils.reports.suite_results import SuiteResults
-from rlutils.reports.writing import decimals, number
+from rlutils.reports.writing import decimals, number, print_table, short
 
 
 def print_result(result: EvalResult, console: Console) -> None:
     """Every policy that was played, then what evaluators measured."""
     played = section(f"step {result.step:,}", [result], seeds=False)
     if played.rows:
-        console.print(_table(played, decimals(row.mean for row in played.rows)))
+        _print_section(played, decimals(row.mean for row in played.rows), console)
     else:
         console.print(played.title)
     for key, value in result.metrics.items():
@@ -27,44 +26,41 @@ def print_results(experiments: Sequence[Experiment], console: Console) -> None:
     """Each experiment's policies at each checkpoint, what evaluators measured, and what to know of both."""
     for experiment in experiments:
         seeds = len(experiment.counted)
-        console.print(f"[bold]{escape(experiment.title)}[/bold]{f', {seeds} seeds' if seeds > 1 else ''}")
+        console.print(
+            Text.assemble((experiment.title, "bold"), f", {seeds} seeds" if seeds > 1 else ""), soft_wrap=True
+        )
         for part in experiment.sections:
-            console.print(_table(part, experiment.places))
+            _print_section(part, experiment.places, console)
         if numbers := measured(experiment.runs):
-            table = Table("evaluators", box=None, padding=(0, 2, 0, 0))
-            for name, checkpoint, _ in numbers.rows:
-                table.add_column(f"{escape(name)}\n{checkpoint}", justify="right")
-            for i, key in enumerate(numbers.columns):
-                table.add_row(escape(key), *(values[i] for _, _, values in numbers.rows))
-            console.print(table)
+            runs, checkpoints, values = zip(*numbers.rows, strict=True)
+            cells = zip(numbers.columns, *values, strict=True)
+            print_table(console, [("evaluators", *runs), ("", *checkpoints), *cells], dim=(0, 1))
         for line in _remarks(experiment):
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 def print_suite(results: SuiteResults, console: Console) -> None:
     """The table of the last checkpoints, and of the best ones where there are any."""
     for scores in results.tables:
-        title = f"[bold]{escape(results.title)}[/bold]: {'best (optimistic)' if scores.best else 'last'} checkpoint"
-        table = Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2, 0, 0))
-        table.add_column("algorithm", no_wrap=True)
-        for dataset in results.datasets:
-            table.add_column(f"{escape(dataset)}\n{results.unit(dataset)}", justify="right", no_wrap=True)
+        which = "best (optimistic)" if scores.best else "last"
+        console.print(Text.assemble((results.title, "bold"), f": {which} checkpoint"), soft_wrap=True)
+        rows = [("algorithm", *results.datasets), ("", *map(results.unit, results.datasets))]
         for row, cells in scores.rows:
-            table.add_row(escape(row), *(f"{top}\n[dim]{below}[/dim]" if below else top for top, below in cells))
-        console.print(table)
+            above, beneath = zip(*cells, strict=True)
+            rows += [(row, *above), ("", *beneath)]
+        print_table(console, rows, dim=range(1, len(rows), 2))
         for line in scores.caption:
-            console.print(line, markup=False)
+            console.print(line)
     for line in results.notes():
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
-def _table(section: Section, places: int) -> Table:
-    table = Table(section.title, box=None, padding=(0, 2, 0, 0))
-    for column in ("episodes", "mean", "sd", "IQM", "95%", "score", "length"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _print_section(section: Section, places: int, console: Console) -> None:
+    rows = [(section.title, "episodes", "mean", "sd", "IQM", "95%", "score", "length", *section.said)]
     for row in section.rows:
         single = row.episodes == 1  # which says nothing about others
-        cells = (
+        rows.append((
+            row.policy,
             str(row.episodes),
             number(row.mean, places),
             number(None if single else row.sd, places),
@@ -72,9 +68,9 @@ def _table(section: Section, places: int) -> Table:
             "–" if single else f"{number(row.low, places)} to {number(row.high, places)}",
             number(row.score, 1),
             number(row.length, 0),
-        )
-        table.add_row(escape(row.policy), *cells)
-    return table
+            *(short(row.info.get(name)) for name in section.said),
+        ))  # fmt: skip
+    print_table(console, rows)
 
 
 def _remarks(experiment: Experiment) -> list[str]:

@@ -53,6 +53,7 @@ def _view(experiment: Experiment, index: int) -> dict[str, Any]:
         "targets": any(_targets(experiment.played(section.name)) for section in parts),
         "tiles": _tiles(experiment),
         "each": [(run, sections([run])) for run in runs if run.measured] if len(runs) > 1 else [],
+        "said": _said(parts),
         "scored": any(row.score is not None for section in parts for row in section.rows),
         "best_by": _best_by(runs[0].config),
         "conditioning": [view for section in parts if (view := _conditioning(experiment, section))],
@@ -171,7 +172,17 @@ def _comparison(experiments: Sequence[Experiment]) -> dict[str, Any]:
     drawn = None
     if len({experiment.runs[0].env_id for experiment in experiments}) == 1 and len(groups) > 1:
         drawn = plots.picture(plots.returns_plot(groups), "Single returns of each experiment's best policy")
-    return {"picture": drawn, "places": decimals(group.mean for group in groups), "results": results_of(experiments)}
+    return {
+        "picture": drawn,
+        "places": decimals(group.mean for group in groups),
+        "results": results_of(experiments),
+        "said": _said([part for experiment in experiments for part in experiment.sections[:1]]),
+    }
+
+
+def _said(parts: Sequence[Section]) -> list[str]:
+    """The names in the infos of all of them."""
+    return list(dict.fromkeys(name for part in parts for name in part.said))
 
 
 def _group(label: str, values: np.ndarray) -> plots.Group:

@@ -1,6 +1,6 @@
 """Algorithms by datasets: what the runs of a suite reached, over their seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from rlalgo.core.spec import normalized_score
+from rlutils.config.recorded import completed, differences
 from rlutils.evaluation.statistics import EvalResult, PolicyResult, iqm, seed_interval
 from rlutils.machine import clock
-from rlutils.reports.experiments import Experiment, target_of
+from rlutils.reports.experiments import Experiment, mean_info, target_of
 from rlutils.reports.records import RunRecord, load_run_record
-from rlutils.reports.writing import decimals, number
-from rlutils.sweeps.job import differences, last_error, one_line
+from rlutils.reports.writing import decimals, number, short
+from rlutils.sweeps.job import last_error, one_line
 from rlutils.sweeps.plan import PlannedRun, read_plan
 
 NOT_MEASURED = "–"
@@ -35,6 +36,8 @@ class Summary:
     low: float
     high: float
     """95% bootstrap interval of the IQM, which draws seeds and then episodes within them."""
+    info: Mapping[str, float]
+    """Means over seeds of `success` and what else is said of the episodes."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class SuiteResults:
             for run, record in entry.unfinished
         ]
         for (row, dataset), entry in self.entries.items():
-            configs = [{**record.config, "seed": None} for record in entry.records]
+            configs = [{**completed(record.config), "seed": None} for record in entry.records]
             if any(differences(configs[0], config) for config in configs[1:]):
                 notes.append(f"{row} on {dataset}: the seeds' runs have different settings.")
         return [*notes, *self.remarks]
@@ -240,7 +243,7 @@ def episodes_shown(record: RunRecord, result: EvalResult, scaled: bool) -> np.nd
 
 def _best(record: RunRecord) -> EvalResult:
     """The evaluation of the best checkpoint: the one that is kept as such, else the one with the highest score."""
-    return record.measured.get("best") or max(record.curve, key=lambda result: result.score or -np.inf)
+    return record.measured.get("best") or max(record.curve, key=lambda result: max(p.mean for p in result.policies))
 
 
 def _summarize(entry: Entry, scaled: bool, best: bool) -> Summary | None:
@@ -251,7 +254,8 @@ def _summarize(entry: Entry, scaled: bool, best: bool) -> Summary | None:
     scores = [float(group.mean()) for group in groups]
     sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else float("nan")
     middle, (low, high) = float(iqm(np.concatenate(groups))), seed_interval(groups)
-    return Summary([run.seed for run, _ in entry.measured], scores, float(np.mean(scores)), sd, middle, low, high)
+    info = mean_info([policy_shown(result) for result in results])
+    return Summary([run.seed for run, _ in entry.measured], scores, float(np.mean(scores)), sd, middle, low, high, info)
 
 
 def _cell(summary: Summary | None, places: int) -> tuple[str, str]:
@@ -262,7 +266,8 @@ def _cell(summary: Summary | None, places: int) -> tuple[str, str]:
     )
     seeds = len(summary.seeds)
     top = f"{mean} ± {sd}" if seeds > 1 else mean
-    return top, f"{middle} ({low} to {high}), {seeds} seed{'s' if seeds > 1 else ''}"
+    said = "".join(f", {name} {short(value)}" for name, value in summary.info.items())
+    return top, f"{middle} ({low} to {high}), {seeds} seed{'s' if seeds > 1 else ''}{said}"
 
 
 def _effort(records: Sequence[RunRecord]) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """How tables and pages are written: numbers, times, YAML, the templates, the file."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,13 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from rich.console import Console
+from rich.text import Text
 
 from rlalgo.errors import RlalgoError
 from rlalgo.version import __version__
 from rlutils.config.files import write_atomic
-from rlutils.machine import clock
+from rlutils.machine import amount, clock
 
 
 def number(value: float | None, places: int) -> str:
@@ -23,15 +25,39 @@ def number(value: float | None, places: int) -> str:
     return f"{round(value, places) + 0.0:,.{places}f}".replace("-", "−")  # adding 0.0 makes -0.0 a plain zero
 
 
-def short(value: float) -> str:
-    """1,234 or 12.3 or 0.0123: about four digits, in characters that every terminal has."""
-    return f"{value:,.0f}" if value == 0 or 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+def short(value: float | None) -> str:
+    """As `amount`, with a true minus sign."""
+    return amount(value).replace("-", "−")
 
 
 def decimals(values: Iterable[float]) -> int:
     """How many decimals a column of such returns deserves."""
     top = max((abs(value) for value in values if np.isfinite(value)), default=0.0)
     return 0 if top >= 1000 else 1 if top >= 100 else 2 if top >= 1 else 3
+
+
+def print_table(
+    console: Console,
+    rows: Sequence[Sequence[str]],
+    left: Collection[int] = (0,),
+    dim: Collection[int] = (0,),
+    cyan: int | None = None,
+) -> None:
+    """Rows of cells, never cut short: an id can always be copied, and a number that is cut is another one.
+
+    Args:
+        left: which columns are aligned to the left.
+        dim: which rows are faint, as headings are.
+        cyan: which column stands out.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        line = Text(style="dim" if number in dim else "")
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            style = "cyan" if i == cyan and number not in dim else ""
+            line.append((cell.ljust(width) if i in left else cell.rjust(width)) + "  ", style)
+        line.rstrip()
+        console.print(line, soft_wrap=True)
 
 
 def moment(value: str) -> str:
@@ -73,7 +99,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, clock=clock, moment=moment, highlight=highlight)
+    environment.filters.update(number=number, short=short, clock=clock, moment=moment, highlight=highlight)
     made = datetime.now().astimezone().isoformat()
     return environment.get_template(template).render(**values, made=made, version=__version__)
 

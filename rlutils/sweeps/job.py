@@ -1,22 +1,20 @@
 """A run of a suite: how far it has come, whether its settings are still the planned ones, and how it failed."""
 
 import contextlib
-import json
 import os
 import subprocess
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rlalgo.config import to_mapping
-from rlalgo.errors import ConfigError
-from rlutils.checkpoints import store as checkpoint
+from rlutils.checkpoints.description import step_of
+from rlutils.checkpoints.store import last_of
 from rlutils.config.files import read_yaml
+from rlutils.config.recorded import changes, in_words
 from rlutils.sweeps.suite import Cell
-
-HOW_NOT_WHAT = ("threads", "plugins")
-"""Settings that may change before a run goes on: they say how it runs and where code is found."""
+from rlutils.training.facts import run_facts
+from rlutils.training.folder import stage
 
 
 @dataclass
@@ -38,6 +36,10 @@ class Job:
     """When this try began, as files tell the time; what is older is of another."""
     log_start: int = 0
     """Where in the log it begins."""
+    moved: tuple[int, float] = (0, 0.0)
+    """The newest time of its files, and when that was first seen."""
+    hung: float | None = None
+    """When it was asked to end because it hangs."""
 
     @property
     def name(self) -> str:
@@ -64,23 +66,17 @@ def look(cell: Cell, out: Path) -> Job:
         ConfigError: its folder holds something else, or its files cannot be read.
     """
     job = Job(cell, out)
-    if not (job.folder / "config.yaml").exists():
-        files = [path for path in job.folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        if files:
-            raise ConfigError([f"{job.folder} holds {files[0].name} and is not a run; choose another --out"])
+    if (at := stage(job.folder)) == "free":
         return job
-    if changes := differences(read_yaml(job.folder / "config.yaml"), to_mapping(cell.settings)):
-        texts = [f"{path}: {json.dumps(was)}, now {json.dumps(now)}" for path, (was, now) in changes.items()]
-        more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-        job.state, job.note = "changed", "; ".join(texts[:3]) + more
+    if found := changes(read_yaml(job.folder / "config.yaml"), cell.settings):
+        job.state, job.note = "changed", in_words(found)
         return job
-    record = read_yaml(job.folder / "run.yaml") if (job.folder / "run.yaml").exists() else {}
-    last = checkpoint.last_of(job.folder)
-    if record.get("state") == "finished":
+    facts, last = run_facts(job.folder), last_of(job.folder)
+    if at == "finished":
         job.state = "finished"
     elif last is not None:
-        failed = f", failed with: {one_line(str(record['error']))}" if record.get("state") == "failed" else ""
-        job.reached = checkpoint.step_of(last)
+        failed = f", failed with: {one_line(str(facts.error))}" if facts.state == "failed" else ""
+        job.reached = step_of(last)
         job.note = f"stopped at step {job.reached:,}{failed}"
     return job
 
@@ -88,11 +84,10 @@ def look(cell: Cell, out: Path) -> Job:
 def progress(job: Job) -> tuple[int, float]:
     """The step that a run has come to and the seconds it took, as its own files say, but for those of a try before."""
     found = (job.reached, 0.0)
-    with contextlib.suppress(OSError, ValueError, KeyError, ConfigError):  # not yet written, or just being replaced
-        path = job.folder / "run.yaml"
-        if path.stat().st_mtime >= job.since:
-            record = read_yaml(path)
-            found = (int(record["step"]), float(record["seconds"]))
+    with contextlib.suppress(OSError):  # not yet written, or just being replaced
+        if (job.folder / "run.yaml").stat().st_mtime >= job.since:
+            facts = run_facts(job.folder)
+            found = (facts.step, facts.seconds)
     with contextlib.suppress(OSError, ValueError), (job.folder / "metrics.csv").open("rb") as file:
         status = os.fstat(file.fileno())
         file.seek(max(0, status.st_size - 4096))
@@ -103,17 +98,15 @@ def progress(job: Job) -> tuple[int, float]:
     return found
 
 
-def differences(one: Any, two: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted path -> both values, where two configurations differ in what matters to a result."""
-    pairs: dict[Any, tuple[Any, Any]]
-    if isinstance(one, Mapping) and isinstance(two, Mapping):
-        pairs = {key: (one.get(key), two.get(key)) for key in {**one, **two} if path or key not in HOW_NOT_WHAT}
-    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
-        pairs = dict(enumerate(zip(one, two, strict=True)))
-    else:  # JSON tells 1 from 1.0 and from true
-        return {} if json.dumps(one, default=str) == json.dumps(two, default=str) else {path: (one, two)}
-    nested = (differences(*pair, f"{path}.{key}" if path else str(key)) for key, pair in pairs.items())
-    return {path: pair for found in nested for path, pair in found.items()}
+def stands_still(job: Job) -> float:
+    """Seconds since the run's files or its output have changed. That its process holds the folder says nothing."""
+    newest = 0
+    with contextlib.suppress(OSError):  # one is just being replaced
+        files = [job.log, *(path for path in job.folder.glob("[!.]*"))]
+        newest = max(path.stat().st_mtime_ns for path in files)
+    if newest != job.moved[0]:
+        job.moved = newest, time.monotonic()
+    return time.monotonic() - job.moved[1]
 
 
 def last_error(log: Path, start: int = 0) -> str:

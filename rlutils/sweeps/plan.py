@@ -35,7 +35,11 @@ class Plan:
 
 
 def write_plan(folder: Path, suite: Path, runs: Iterable[PlannedRun]) -> None:
-    """Writes suite.yaml, for `rlalgo report`."""
+    """Writes suite.yaml into the suite's folder, which is made if need be; ConfigError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError([f"{folder} cannot be written: {error.strerror}; choose another --out"]) from error
     planned = [PlannedRun(run.name, run.algo, run.dataset, run.options, run.seed) for run in runs]
     write_yaml(folder / PLAN, to_mapping(Plan(str(suite), planned)))
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rlalgo.config import Count, Whole, parse_into
+from rlalgo.config import Few, Positive, Seed, parse_into
 from rlalgo.core.algo import misfit
 from rlalgo.errors import ConfigError, DataError, RlalgoError, near
 from rlutils.config.catalogue import catalogue, read_settings
@@ -22,18 +23,21 @@ from rlutils.config.settings import Settings
 from rlutils.data.minari_disk import local_ids, read_metadata
 from rlutils.data.minari_remote import require
 from rlutils.data.minari_source import MinariSource
+from rlutils.data.spaces import stored_actions
 from rlutils.sweeps.plan import PlannedRun
 
+MOST_RUNS = 10_000
+"""Of one suite."""
 _LABEL = r"[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*"
 
 
 @dataclass(frozen=True)
 class Suite:
-    algos: Annotated[Mapping[str, str], Field(min_length=1)]
+    algos: Annotated[Mapping[str, str], Field(min_length=1, max_length=1000)]
     """Label -> configuration file, from this file's folder."""
-    datasets: Annotated[Mapping[str, Mapping[str, Any]], Field(min_length=1)]
+    datasets: Annotated[Mapping[str, Mapping[str, Any]], Field(min_length=1, max_length=1000)]
     """Label -> the settings that choose it, such as {source.id: rlalgo/hopper/medium-v0}."""
-    seeds: Annotated[tuple[Whole, ...], Field(min_length=1)] = (0, 1, 2)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     """A run of everything for each; those of the first seed come first."""
     set: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Pattern -> settings for what it matches: '*' is every run, edac those of one algorithm, '*/hopper/medium' those
@@ -42,8 +46,11 @@ class Suite:
     """Pattern -> settings and the values to try of each, in every combination: {td3_bc: {algo.alpha: [1.0, 2.5]}}."""
     out: str | None = None
     """Folder of all runs; null: runs/ and this file's name."""
-    processes: Count | None = None
+    processes: Few | None = None
     """Runs at a time; null: one for each core. The cores are divided among them."""
+    stall_minutes: Positive | None = 60.0
+    """A run of whose files and output none has changed for so long hangs: it is ended, and tried once more. null: runs
+    may take as long as they like."""
     plugins: tuple[str, ...] = ()
     """Modules (a.b) and files (./x.py, from this file's folder) to load besides what the configurations name."""
 
@@ -62,8 +69,8 @@ class Cell(PlannedRun):
         return self.name.rpartition("/")[0]
 
     def command(self, out: Path) -> str:
-        """How a person repeats this run."""
-        return shlex.join(["rlalgo", "train", *self.words, "--out", str(out / self.name)])
+        """What begins this run, goes on with it, or does nothing where it is finished."""
+        return shlex.join(["rlalgo", "train", *self.words, "--out", str(out / self.name), "--continue"])
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -84,7 +91,7 @@ def read_suite(path: Path, plugins: Sequence[str] = ()) -> tuple[Suite, list[Cel
         suite = parse_into(Suite, sound, catalogue(), "", [])
     if suite is None:
         raise ConfigError(faults, str(path))
-    faults += _misfits(suite)
+    faults += _too_many(suite) or _misfits(suite)
     bases = {}
     for label, file in suite.algos.items():
         config = Path(os.path.normpath(path.parent / file))
@@ -115,7 +122,8 @@ def check_data(cells: Iterable[Cell], download: bool) -> set[str]:
     for cell in cells:
         config = cell.settings.source.config
         if isinstance(config, MinariSource.Config):
-            users.setdefault((config.id, config.download), []).append(cell)
+            for ident in config.ids:
+                users.setdefault((ident, config.download), []).append(cell)
     absent, faults = set[str](), dict[str, list[str]]()
     for (ident, may_download), its in users.items():
         if may_download and not download and ident not in local_ids():
@@ -123,7 +131,7 @@ def check_data(cells: Iterable[Cell], download: bool) -> set[str]:
             continue
         try:
             require(ident, may_download)
-            space = read_metadata(ident).action_space
+            space = stored_actions(read_metadata(ident).action_space)
         except DataError as error:
             faults[str(error)] = [cell.group for cell in its]
             continue
@@ -165,13 +173,27 @@ def _overrides(suite: Suite, algo: str, dataset: str) -> Iterator[tuple[str, lis
     """For each combination of the options tried here: its name, and the overrides of the base configuration."""
     pair = f"{algo}/{dataset}"
     texts = list(texts_of(suite.datasets[dataset]))
-    axes: dict[str, list[str]] = {}
     for pattern, values in suite.set.items():
         texts += texts_of(values) if matches(pattern, pair) else []
+    for combination in itertools.product(*_axes(suite, pair).values()):
+        yield re.sub(r"[^\w.,=+-]+", "_", ",".join(combination).replace('"', "")), [*texts, *combination]
+
+
+def _axes(suite: Suite, pair: str) -> dict[str, list[str]]:
+    """Each setting that is tried here, as overrides."""
+    axes: dict[str, list[str]] = {}
     for pattern, tried in suite.options.items():
         axes |= {key: [f"{key}={json.dumps(v)}" for v in vs] for key, vs in tried.items() if matches(pattern, pair)}
-    for combination in itertools.product(*axes.values()):
-        yield re.sub(r"[^\w.,=+-]+", "_", ",".join(combination).replace('"', "")), [*texts, *combination]
+    return axes
+
+
+def _too_many(suite: Suite) -> list[str]:
+    """A grid of more runs than a folder or a person can hold, before it is written out."""
+    count = len(suite.seeds) * len(suite.algos) * len(suite.datasets)
+    if count <= MOST_RUNS:
+        pairs = itertools.starmap("{}/{}".format, itertools.product(suite.algos, suite.datasets))
+        count = len(suite.seeds) * sum(math.prod(map(len, _axes(suite, pair).values())) for pair in pairs)
+    return [f"options: make {count:,} runs, and {MOST_RUNS:,} are the most; split the suite"] * (count > MOST_RUNS)
 
 
 def _misfits(suite: Suite) -> list[str]:

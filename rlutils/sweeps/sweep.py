@@ -1,40 +1,34 @@
 """Sweeps: the runs of a suite as local processes, several at a time, whose state is nothing but their own folders.
 
-A finished run is left alone, a stopped one goes on from its checkpoint, one that crashed is tried again once, after
-all the others. So a sweep may be stopped at any time, and started again to go on.
+Each is a process of the line that `--commands` prints, which any scheduler may start instead. A finished run is left
+alone, a stopped one goes on from its checkpoint, one that crashed or hung is tried again once, after all the others.
+So a sweep may be stopped at any time, and started again to go on.
 """
 
 import contextlib
-import dataclasses
-import fcntl
-import json
 import os
-import platform
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from rich.console import Console
 
-from rlalgo.config import to_mapping
-from rlalgo.errors import ConfigError, RlalgoError
-from rlutils.checkpoints import store as checkpoint
-from rlutils.machine import listening
-from rlutils.sweeps.job import Job, last_error, look
+from rlalgo.errors import ConfigError
+from rlutils.config.claim import NAME, ClaimError, claimed, refuse_claimed
+from rlutils.machine import GRACE, PARENT, clock, cores, listening
+from rlutils.sweeps.job import Job, last_error, look, stands_still
 from rlutils.sweeps.plan import refuse_foreign, write_plan
 from rlutils.sweeps.suite import Cell, Suite, check_data, matches, read_suite
 from rlutils.sweeps.view import View
-from rlutils.sweeps.worker import FAULT
+from rlutils.terminal import Terminal
 
-WORKER = (sys.executable, "-P", "-m", "rlutils.sweeps.worker")  # -P: nothing is imported from the working folder
-GRACE = 60.0
-"""Seconds that runs have to write a checkpoint when a sweep ends by an error of its own."""
+TRAIN = (sys.executable, "-P", "-m", "rlutils", "train")  # -P: nothing is imported from the working folder
+FAULT = 2
+"""The exit status of an error that a person has to mend, so that trying again is no use; a crash has 1."""
 
 
 class Stop:
@@ -72,6 +66,18 @@ def plan(
     return jobs, cells, suite
 
 
+def commands(path: Path, only: Sequence[str] = (), out: Path | None = None, plugins: Sequence[str] = ()) -> list[str]:
+    """A line for each of the chosen runs; suite.yaml is written, by which the folder is known. Arguments as of `sweep`.
+
+    Raises:
+        ConfigError: as of `plan`; a run is there already with other settings.
+    """
+    jobs, cells, _ = plan(path, only, out, plugins)
+    _refuse_changed(jobs)
+    write_plan(jobs[0].out, path, cells)
+    return [job.cell.command(job.out) for job in jobs]
+
+
 def sweep(
     path: str | Path,
     only: Sequence[str] = (),
@@ -99,19 +105,19 @@ def sweep(
     path = Path(path)
     planned, cells, suite = plan(path, only, None if out is None else Path(out), plugins)
     folder = planned[0].out
-    with _locked(folder) as lock:
+    with claimed(folder):
         jobs = [look(job.cell, folder) for job in planned]  # another sweep may have been at work until now
         if not replace:
             _refuse_changed(jobs)
         todo = [job for job in jobs if job.state != "finished"]
         check_data([job.cell for job in todo], download=True)
         write_plan(folder, path, cells)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        at_once = max(1, min(processes or suite.processes or cores, len(todo)))
+        at_once = max(1, min(processes or suite.processes or cores(), len(todo)))
+        patience = None if suite.stall_minutes is None else 60 * suite.stall_minutes
         stop = Stop()
         with listening(stop):
-            view = View(jobs, console or Console(highlight=False))
-            Runner(todo, at_once, max(1, cores // at_once), lock, stop).work(view)
+            view = View(jobs, console or Terminal())
+            Runner(todo, at_once, max(1, cores() // at_once), patience, stop).work(view)
     if stop.times:
         done = sum(job.state == "finished" for job in jobs)
         counts = f"{done} of {len(jobs)} runs finished"
@@ -122,9 +128,12 @@ def sweep(
 class Runner:
     """Keeps so many processes at work until nothing is left to do."""
 
-    def __init__(self, jobs: Sequence[Job], processes: int, threads: int, lock: IO, stop: Stop) -> None:
+    def __init__(self, jobs: Sequence[Job], processes: int, threads: int, patience: float | None, stop: Stop) -> None:
         self.queue, self.running = deque(jobs), list[Job]()
-        self.processes, self.threads, self.lock, self.stop = processes, threads, lock, stop
+        self.processes, self.threads, self.stop = processes, threads, stop
+        self.patience = float("inf") if patience is None else patience
+        """Seconds that a run may stand still."""
+        self.looked = 0.0
 
     def work(self, view: View) -> None:
         """Returns when every job is finished or failed, or when a signal has stopped those at work."""
@@ -132,8 +141,7 @@ class Runner:
         try:
             with view.live():
                 while self.running or (self.queue and not self.stop.times):
-                    while self.queue and len(self.running) < self.processes and not self.stop.times:
-                        job = self.queue.popleft()
+                    while len(self.running) < self.processes and not self.stop.times and (job := self._next()):
                         self._start(job)
                         view.say(job, "goes on" if job.note else "started")
                     for job in [job for job in self.running if job.process and job.process.poll() is not None]:
@@ -142,53 +150,50 @@ class Runner:
                         view.say(job, again if job.state == "waiting" else job.state)
                     if self.stop.times > heeded:
                         heeded = self.stop.times
-                        self._signal(signal.SIGTERM if heeded == 1 else signal.SIGKILL)
+                        self._signal(self.running, signal.SIGTERM if heeded == 1 else signal.SIGKILL)
                         view.stopping = self.stop.name
+                    self._end_hung()
                     time.sleep(0.1)
         finally:
             self._end()
 
+    def _next(self) -> Job | None:
+        """The first job that no other process of this machine is at work on."""
+        for _ in range(len(self.queue)):
+            job = self.queue.popleft()
+            try:
+                refuse_claimed(job.folder)
+                return job
+            except ClaimError:
+                self.queue.append(job)
+        return None
+
     def _start(self, job: Job) -> None:
         """A process group of its own, so that a terminal's Ctrl-C reaches it through us only, and once."""
         now = look(job.cell, job.out)
-        resume = now.state != "changed" and checkpoint.last_of(job.folder) is not None
-        if not (job.folder / "config.yaml").exists():  # it was killed before it had written anything
-            shutil.rmtree(job.folder, ignore_errors=True)
         threads = job.cell.settings.threads or self.threads
-        request = {
-            "settings": to_mapping(dataclasses.replace(job.cell.settings, threads=threads)),
-            "folder": str(job.folder),
-            "command": job.cell.command(job.out),
-            "resume": resume,
-        }
+        how = "--replace" if now.state == "changed" else "--continue"
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
             job.log_start, job.since = log.tell(), time.time()
             job.process = subprocess.Popen(
-                WORKER,
-                stdin=subprocess.PIPE,
+                [*TRAIN, *job.cell.words, f"threads={threads}", "--out", str(job.folder), how],
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **limits},
+                env={**os.environ, **limits, PARENT: str(os.getpid())},
                 start_new_session=True,
-                pass_fds=[self.lock.fileno()],  # the suite stays locked for as long as any of its runs lives
             )
         self.running.append(job)
-        job.state, job.note, job.reached = "running", now.note if resume else "", now.reached if resume else 0
-        job.tries, job.began = job.tries + 1, time.monotonic()
-        assert job.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended at once; its log says why
-            job.process.stdin.write(json.dumps(request).encode() + b"\n")
-            job.process.stdin.flush()
+        goes_on = now.state == "waiting"
+        job.state, job.note, job.reached = "running", now.note if goes_on else "", now.reached if goes_on else 0
+        job.tries, job.began, job.hung, job.moved = job.tries + 1, time.monotonic(), None, (0, time.monotonic())
 
     def _settle(self, job: Job) -> None:
         """What became of a process that has ended."""
         assert job.process is not None
-        assert job.process.stdin is not None
         self.running.remove(job)
-        with contextlib.suppress(BrokenPipeError):
-            job.process.stdin.close()
         status, job.process = job.process.returncode, None
         if status == 0:
             job.state, job.note = "finished", ""
@@ -196,14 +201,29 @@ class Runner:
             job.state, job.note = "waiting", ""
         else:
             killed = f"killed by {signal.Signals(-status).name}" if status < 0 else ""
-            job.note = killed or last_error(job.log, job.log_start) or "it said nothing"
-            job.state = "waiting" if job.tries < 2 and status != FAULT else "failed"
+            hung = "" if job.hung is None else f"hung: no progress for {clock(self.patience)}"
+            job.note = hung or killed or last_error(job.log, job.log_start) or "it said nothing"
+            elsewhere = status == FAULT and (job.folder / NAME).exists()  # another machine is at work on it
+            job.tries -= elsewhere
+            job.state = "waiting" if elsewhere or (job.tries < 2 and status != FAULT) else "failed"
             if job.state == "waiting":
                 self.queue.append(job)
 
-    def _signal(self, number: int) -> None:
-        """Sends a signal to every run; SIGTERM asks for a checkpoint and an end."""
+    def _end_hung(self) -> None:
+        """Asks runs that stand still to end, and kills those that do not; once a second, as files may be far away."""
+        if time.monotonic() - self.looked < 1.0:
+            return
+        self.looked = time.monotonic()
         for job in self.running:
+            if job.hung is not None and time.monotonic() - job.hung > GRACE:
+                self._signal([job], signal.SIGKILL)
+            elif job.hung is None and stands_still(job) > self.patience:
+                job.hung = time.monotonic()
+                self._signal([job], signal.SIGTERM)
+
+    def _signal(self, jobs: Sequence[Job], number: int) -> None:
+        """Sends a signal to runs at work; SIGTERM asks for a checkpoint and an end."""
+        for job in jobs:
             if job.process is not None and job.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(job.process.pid, number)
@@ -212,7 +232,7 @@ class Runner:
         """Leaves no process behind, whatever the reason to end is."""
         until = time.monotonic() + GRACE
         for number in (signal.SIGTERM, signal.SIGKILL):
-            self._signal(number)
+            self._signal(self.running, number)
             for job in self.running:
                 if job.process is not None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -223,26 +243,3 @@ def _refuse_changed(jobs: Sequence[Job]) -> None:
     faults = [f"{job.name} was trained with other settings: {job.note}" for job in jobs if job.state == "changed"]
     if faults:
         raise ConfigError([*faults, "start such runs anew with --replace, or choose another --out"])
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[IO]:
-    """One sweep at a time for each folder; the system lets go of the lock when the last process does."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise ConfigError([f"{folder} cannot be written: {error.strerror}; choose another --out"]) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-            raise RlalgoError(
-                f"{folder}: a sweep is at work here already ({owner}); wait for it, or stop it"
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}")
-        lock.flush()
-        yield lock

@@ -40,7 +40,7 @@ class View:
         count = f"[{sum(job.state == 'finished' for job in self.jobs)}/{len(self.jobs)}]"
         took = f" in {clock(time.monotonic() - job.began)}" if job.state == "finished" else ""
         note = f": {job.note}" if job.note else ""
-        self.console.print(f"{count} {job.name} {event}{took}{note}", markup=False, soft_wrap=True)
+        self.console.print(f"{count} {job.name} {event}{took}{note}", soft_wrap=True)
 
     def picture(self) -> Group:
         parts: list[RenderableType] = [self._grid(), Text()]

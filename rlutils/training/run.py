@@ -8,23 +8,26 @@ from typing import Any
 from torch import Tensor
 
 from rlalgo import BatchRLAlgo, Episodes, Policy, plugins, rollout
-from rlalgo.errors import CallbackFault, EnvironmentFault, EvaluatorFault, RlalgoWarning
-from rlalgo.nets.optim import schedule_totals
+from rlalgo.errors import CallbackFault, CheckpointError, EnvironmentFault, EvaluatorFault, RlalgoWarning
+from rlalgo.nets.optim import shares_of
 from rlalgo.registry import Catalogue
+from rlutils.budget import Budget
 from rlutils.checkpoints import store as checkpoints
 from rlutils.checkpoints.index import step_of_name
+from rlutils.checkpoints.loading import restore
+from rlutils.config.claim import Claim, ClaimError
 from rlutils.config.files import write_json
 from rlutils.config.settings import Settings
 from rlutils.evaluation.evaluate import Examiner
 from rlutils.evaluation.statistics import EvalResult, read_result
 from rlutils.machine import Stopwatch, pick_device
 from rlutils.randomness import rng_state, set_rng_state
-from rlutils.training.folder import write_settings, write_state
+from rlutils.training.folder import is_run, write_settings, write_state
 from rlutils.training.hooks import Hooks, blaming
 
 
 class ScheduleWarning(RlalgoWarning):
-    """A resumed run is given other steps than its learning rates fall by."""
+    """Learning rates fall, or rise, by other steps than the run has."""
 
 
 class Run:
@@ -46,6 +49,12 @@ class Run:
         self.spec = episodes.spec
         self.seed = settings.seed
         self.device = pick_device(settings.device)
+        self.claim: Claim | None = None
+        """On the folder, while it trains."""
+        self.label = ""
+        """How messages call the data."""
+        self.budget: Budget | None = None
+        """The memory it needs, where that is known."""
         self.step = self.total_steps = 0
         self.started = False
         self.stopped: str | None = None
@@ -66,7 +75,7 @@ class Run:
     def restore(self, algo: BatchRLAlgo) -> dict[str, Any] | None:
         if not self.resumed:
             return None
-        state = checkpoints.restore(checkpoints.find(self.folder), algo, self.settings)
+        state = restore(checkpoints.find(self.folder), algo, self.settings)
         for name, callback in self.callbacks.items():
             if name in state.callbacks:
                 with blaming(f"step {state.step}: callback '{name}' failed in load_state_dict"):
@@ -77,11 +86,15 @@ class Run:
     def start(self, algo: BatchRLAlgo, total_steps: int) -> None:
         self.started, self.total_steps = True, total_steps
         for path in (self.folder / "evaluations").glob("step_*.json"):
-            if (step_of_name(path.stem) or 0) > self.step:  # after the checkpoint we go on from
+            if (step_of_name(path.stem) or 0) > self.step and path.is_file():  # after the checkpoint we go on from
                 path.unlink()
+        shares = shares_of(algo.schedulers.values())
+        if (warmup := max((share.warmup for share in shares), default=0)) > total_steps:
+            text = f"warmup: {warmup:,} updates are more than the run's {total_steps:,}: lr is never reached; lower it"
+            warnings.warn(text, ScheduleWarning, stacklevel=2)
         if self.resumed:
             write_settings(self.folder, self.settings)  # what this resume overrode holds for the next one too
-            if kept := schedule_totals(algo.schedulers.values()) - {total_steps}:
+            if kept := {share.total for share in shares if share.final != 1} - {total_steps}:
                 message = (
                     f"trainer.steps: the learning rate keeps the schedule of {min(kept):,} updates that the run began "
                     f"with; train a new run for one of {total_steps:,}"
@@ -90,6 +103,7 @@ class Run:
         state = rng_state()
         self._tell("rlalgo_on_start", algo=algo)
         set_rng_state(state)  # a resumed run starts twice; what watches must not change what is drawn
+        self._prune()  # what a kill kept it from
 
     @property
     def ending(self) -> bool:
@@ -107,7 +121,10 @@ class Run:
     def catch_up(self, algo: BatchRLAlgo) -> float | None:
         if not self.resumed:
             return None
-        if (made := read_result(self._result_file(self.step))) is not None:
+        made = None
+        with contextlib.suppress(CheckpointError):  # not made, or not to be read: it is made again
+            made = read_result(self._result_file(self.step))
+        if made is not None and made.step == self.step:
             return self._took(made)
         return self.evaluate(algo, self.step) if self.evaluates_at(self.step) else None
 
@@ -127,6 +144,7 @@ class Run:
             ) from fault
         finally:
             self.examining = False
+        self._hold()
         write_json(self._result_file(step), result.to_mapping())
         return self._took(result)
 
@@ -134,7 +152,7 @@ class Run:
         """Tells the callbacks about a result; its score."""
         self.last_result = result
         self._tell("rlalgo_on_evaluation", step=result.step, result=result)
-        checkpoints.prune(self.folder / "checkpoints")  # another one may be the best now
+        self._prune()  # another one may be the best now
         self.write_state("running")
         return result.score
 
@@ -153,12 +171,22 @@ class Run:
                         watchers[name] = callback.state_dict()
                 except CallbackFault as fault:  # what it remembers is lost, and nothing else
                     self.fault = self.fault or fault
+        self._hold()
         everything = {"trainer": state, "callbacks": watchers, "seconds": self.seconds()}
         path = checkpoints.save(self.folder / "checkpoints", step, algo, self.settings, everything)
         self._tell("rlalgo_on_checkpoint", step=step, path=path)
-        checkpoints.prune(path.parent)  # after the callbacks, which may have named this one
+        if not self.evaluates_at(step):
+            self._prune()  # after the callbacks, which may have named this one
         self.write_state("running")
         return path
+
+    def _hold(self) -> None:
+        """ClaimError where another process has taken the folder."""
+        if self.claim is not None:
+            self.claim.hold()
+
+    def _prune(self) -> None:
+        checkpoints.prune(self.folder / "checkpoints", self.settings.checkpoints.keep)
 
     # --- for callbacks and the application ---
 
@@ -207,9 +235,10 @@ class Run:
         """Tells every callback, even if one of them raises, closes the environments and writes the state."""
         _, faults = self.hooks.call("rlalgo_on_end", self.step, run=self, error=error)
         self.examiner.close()
-        if self.started or not self.resumed:  # a resume that is refused leaves all files as they are
+        ours = is_run(self.folder) and not isinstance(error, ClaimError)
+        if ours and (self.started or not self.resumed):  # a resume that is refused leaves all files as they are
             state = {type(None): "finished", KeyboardInterrupt: "interrupted"}.get(type(error), "failed")
-            with contextlib.suppress(OSError):  # a full disk has been reported already
+            with contextlib.suppress(*[OSError, CheckpointError] if error else []):  # a full disk was reported already
                 self.write_state(state, error)
         if error is None and faults:
             raise faults[0]

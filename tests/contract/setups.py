@@ -31,7 +31,7 @@ class Case:
     """What makes it small enough to train in a second."""
     metric: str = "loss"
     """What it must improve: a key of `update`, or `action_error`, the share of the data's actions not explained."""
-    below: Mapping[str, float] = field(default_factory=lambda: {"box": 0.9, "discrete": 0.9})
+    below: Mapping[str, float] = field(default_factory=lambda: {"box": 0.9, "discrete": 0.9, "multi": 0.9})
     """How far down, by action space: the mean of the last tenth of the updates over that of the first, or the error.
     The toy data's discrete actions are partly random, so that about two thirds cannot be explained by the state."""
     steps: int = 120
@@ -43,9 +43,14 @@ DT = {"context_length": 4, "embed_dim": 32, "n_layers": 2, "n_heads": 2, "warmup
 FEW = {**SMALL, "n_critics": 4, "normalize": True}
 CASES = {
     "bc": Case(
-        {**TINY, "dropout": 0.1, "lr": 3e-3}, metric="action_error", below={"box": 0.4, "discrete": 0.8}, steps=200
+        {**TINY, "dropout": 0.1, "lr": 3e-3},
+        metric="action_error",
+        below={"box": 0.4, "discrete": 0.8, "multi": 0.8},
+        steps=200,
     ),
-    "dt": Case({**DT, "lr": 3e-3}, metric="action_error", below={"box": 0.2, "discrete": 0.65}, steps=200),
+    "dt": Case(
+        {**DT, "lr": 3e-3}, metric="action_error", below={"box": 0.2, "discrete": 0.65, "multi": 0.65}, steps=200
+    ),
     "td3_bc": Case({**SMALL, "alpha": 0.5}, metric="action_error", below={"box": 0.6}),
     "iql": Case({**SMALL, "beta": 0.1}, metric="action_error", below={"box": 0.5, "discrete": 0.9}),
     "discrete_iql": Case(SMALL, metric="action_error", below={"box": 0.5, "discrete": 0.9}),
@@ -58,7 +63,7 @@ CASES = {
     "dqn": Case({**TINY, "lr": 5e-3}, metric="critic/loss", below={"discrete": 0.3}),
     "discrete_cql": Case({**TINY, "lr": 5e-3}, metric="critic/loss", below={"discrete": 0.5}),
 }
-SPACES = {"box": spaces.Box, "discrete": spaces.Discrete}
+SPACES = {"box": spaces.Box, "discrete": spaces.Discrete, "multi": spaces.MultiDiscrete}
 CATALOGUE = rlutils.catalogue()
 
 
@@ -107,19 +112,19 @@ class Setup:
         return algo
 
     def envs(self, n: int) -> list[PointEnv]:
-        return [PointEnv(self.kind == "discrete") for _ in range(n)]
+        return [PointEnv(self.kind == "discrete", multi=self.kind == "multi") for _ in range(n)]
 
 
 def build(name: str, kind: str, **more: Any) -> Setup:
     case = CASES.get(name, Case())
     entry, options = CATALOGUE.get("algo", name), {**case.options, **more}
     choice = Choice(name, options, entry, parse(entry.Config, options, CATALOGUE, name))
-    return Setup(name, kind, case, choice, toy_episodes(kind == "discrete"))
+    return Setup(name, kind, case, choice, toy_episodes(kind))
 
 
 @functools.cache
-def toy_episodes(discrete: bool) -> Episodes:
-    return ToySource(ToySource.Config(discrete=discrete)).load()
+def toy_episodes(kind: str) -> Episodes:
+    return ToySource(ToySource.Config(discrete=kind == "discrete", multi=kind == "multi")).load()
 
 
 def only(takes: Callable[[Setup], bool]) -> pytest.MarkDecorator:

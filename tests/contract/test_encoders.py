@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import nn
+from torch.utils._pytree import tree_map
 
 import rlutils
 from rlalgo import Choice
@@ -15,6 +19,7 @@ from rlalgo.config import parse
 from rlalgo.errors import PluginError, RlalgoError
 from rlalgo.nets import encoder
 from rlalgo.schema import field_docs
+from tests.rlutils.runs import equal
 
 CATALOGUE = rlutils.catalogue(("rlalgo_cnn",))  # the repository's own plugin keeps the same contract
 WIDTH = 12
@@ -26,8 +31,9 @@ SPACES: dict[str, list[spaces.Space]] = {
         spaces.Box(-1, 1, (4, 5), np.float32),  # four stacked vectors
         spaces.Box(0, 255, (84, 84), np.uint8),
         spaces.Box(0, 255, (4, 84, 84), np.uint8),
+        spaces.Dict(eye=spaces.Box(0, 255, (4, 84, 84), np.uint8), at=spaces.Box(-9, 9, (4, 5), np.float32)),
     ],
-    "action": [spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(6)],
+    "action": [spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(6), spaces.MultiDiscrete([3, 2, 4])],
     "return": [spaces.Box(-np.inf, np.inf, (1,), np.float32)],
     "timestep": [spaces.Discrete(50)],
 }
@@ -40,9 +46,13 @@ def build(name: str, role: str, space: spaces.Space) -> nn.Module:
     return encoder(Choice(name, {}, entry, parse(entry.Config, {}, CATALOGUE)), role, space, WIDTH)
 
 
-def sample(space: spaces.Space, *lead: int, seed: int = 0) -> Tensor:
-    """Values as datasets give them: float32, uint8 images or int64 numbers of actions and timesteps."""
+def sample(space: spaces.Space, *lead: int, seed: int = 0) -> Any:
+    """Values as datasets give them: float32, uint8 images, int64 numbers of actions and timesteps; of a Dict a dict."""
     rng = np.random.default_rng(seed)
+    if isinstance(space, spaces.Dict):
+        return {name: sample(part, *lead, seed=seed) for name, part in space.spaces.items()}
+    if isinstance(space, spaces.MultiDiscrete):
+        return torch.from_numpy(rng.integers(0, space.nvec, (*lead, len(space.nvec))))
     if isinstance(space, spaces.Discrete):
         return torch.from_numpy(rng.integers(0, int(space.n), lead))
     shape = (*lead, *(space.shape or ()))
@@ -73,16 +83,17 @@ def test_gives_the_width_for_any_leading_shape(taken: list) -> None:
         assert out.shape == (2, 3, WIDTH)
         assert out.dtype == torch.float32
         assert torch.isfinite(out).all()
-        flat = module(x.flatten(0, 1))
+        flat = module(tree_map(lambda part: part.flatten(0, 1), x))
         torch.testing.assert_close(flat.view(2, 3, WIDTH), out, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(module(x[:1, :1])[0, 0], out[0, 0], atol=1e-5, rtol=1e-5)
+        first = module(tree_map(lambda part: part[:1, :1], x))
+        torch.testing.assert_close(first[0, 0], out[0, 0], atol=1e-5, rtol=1e-5)
 
 
 def test_tells_different_inputs_apart(taken: list) -> None:
     for module, space, _, _ in taken:
         module.eval()
         x, y = sample(space, 1), sample(space, 1, seed=1)
-        if torch.equal(x, y):
+        if equal(x, y):
             y = (y + 1) % space.n
         assert (module(x) - module(y)).abs().max() > 1e-4
 
@@ -90,9 +101,9 @@ def test_tells_different_inputs_apart(taken: list) -> None:
 def test_leaves_its_input_alone(taken: list) -> None:
     for module, space, _, _ in taken:
         x = sample(space, 4)
-        before = x.clone()
+        before = copy.deepcopy(x)
         module(x)
-        assert torch.equal(x, before)
+        assert equal(x, before)
 
 
 def test_every_parameter_gets_a_gradient(taken: list) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlalgo import BatchRLAlgo, WindowBatch
+from rlalgo.core.spaces import ends
 from tests.contract.setups import Setup, only, weights_of
 
 sees_sequences = only(lambda setup: isinstance(setup.batches(setup.make(), 1)[0], WindowBatch))
@@ -41,8 +42,9 @@ def reached(algo: BatchRLAlgo, batch: WindowBatch, name: str, step: int) -> Tens
         if x.is_floating_point():
             changed[:, step] = x + torch.randn_like(x).sign() * (1 + torch.rand_like(x)) * size * column.std()
         else:
-            n = int(algo.spec.action_space.n)  # type: ignore[attr-defined]
-            changed[:, step] = (x + torch.randint(1, n, x.shape)) % n
+            first, last = (torch.from_numpy(end) for end in ends(algo.spec.action_space))
+            n = last - first + 1
+            changed[:, step] = first + (x - first + torch.randint(1, int(n.min()), x.shape)) % n
         assert not torch.equal(changed[:, step], x)
         after = algo.predict(batch._replace(**{name: changed}))
         moved |= (after - before).abs().reshape(*moved.shape, -1).amax(-1) > 1e-6

@@ -19,7 +19,8 @@ MODULES = sorted((ROOT / "rlalgo").rglob("*.py"))
 FILES = [*MODULES, *sorted((ROOT / "rlutils").rglob("*.py"))]
 
 FLOORS = [
-    {"machine", "randomness"},
+    {"machine", "randomness", "terminal"},
+    {"budget"},
     {"config"},
     {"data"},
     {"envs"},

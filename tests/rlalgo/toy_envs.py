@@ -39,6 +39,14 @@ class Chain(gymnasium.Env):
         return self.seen
 
 
+class Goal(Chain):
+    """Says `success` at the far end, and nothing elsewhere."""
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        *answer, terminated, truncated, _ = super().step(action)
+        return *answer, terminated, truncated, {"success": True} if terminated else {}
+
+
 class Drift(gymnasium.Env):
     """A point on a plane is pushed by the action and must stay near the origin, on which its reward depends.
 
@@ -93,5 +101,6 @@ class Blink(gymnasium.Env):
 
 
 gymnasium.register("toy/Chain-v0", entry_point=f"{__name__}:Chain", max_episode_steps=12)
+gymnasium.register("toy/Goal-v0", entry_point=f"{__name__}:Goal", max_episode_steps=12)
 gymnasium.register("toy/Drift-v0", entry_point=f"{__name__}:Drift", max_episode_steps=10)
 gymnasium.register("toy/Blink-v0", entry_point=f"{__name__}:Blink", max_episode_steps=6)

@@ -55,7 +55,7 @@ def write_dataset(
         options: for minari.create_dataset_from_buffers (env, jpeg_encoding, description, ...).
     """
     observation_space = observation_space or spaces.Box(-np.inf, np.inf, (3,))
-    action_space = action_space or spaces.Box(-1, 1, (2,))
+    action_space = spaces.Box(-1, 1, (2,)) if action_space is None else action_space
     observation_space.seed(seed)
     action_space.seed(seed + 1)
     rng = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rlutils
 from rlutils.config.catalogue import read_settings
-from rlutils.config.files import parse_yaml
+from rlutils.config.yaml_text import parse_yaml
 from tests.rlutils.runs import toy_config
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def test_the_encoder_of_the_readme_trains_and_loads(tmp_path: Path) -> None:
     config = toy_config()
     config["plugins"] = [*config["plugins"], str(tmp_path / "my_encoder.py")]
     config["algo"] = {**config["algo"], "state_encoder": "fourier"}
-    run = rlutils.train(config, out=tmp_path / "run", trainer__steps=4)
+    run = rlutils.train(config, out=tmp_path / "run", trainer__steps=5)
     algo = rlutils.load(run.folder, plugins=config["plugins"])
     assert type(algo.model.embed_state).__name__ == "Fourier"
 

@@ -22,6 +22,7 @@ from rlalgo.batchrl.bc import BC
 from rlalgo.errors import CallbackFault, CheckpointError, ConfigError, DataError, RlalgoError, TrainingError
 from rlutils.checkpoints.store import find
 from rlutils.checkpoints.training_state import load_trainer_state, write_trainer_state
+from rlutils.config.claim import ClaimError
 from rlutils.config.files import read_yaml, write_yaml
 from rlutils.evaluation.evaluate import NotFiniteWarning
 from rlutils.machine import pick_device
@@ -170,6 +171,15 @@ def test_a_learning_rate_that_falls_keeps_its_schedule_in_a_longer_run(tmp_path:
     assert state(tmp_path / "run")["optimizers"]["actor"]["param_groups"][0]["lr"] == pytest.approx(1e-3)
 
 
+def test_a_warmup_that_is_longer_than_the_run_is_told_once(tmp_path: Path) -> None:
+    config = toy_config("bc")
+    config["algo"]["warmup"] = 61
+    with pytest.warns(ScheduleWarning, match=r"warmup: 61 updates are more than the run's 60: lr is never") as said:
+        rlutils.train(config, out=tmp_path / "run")
+    assert len(said) == 1
+    rlutils.resume(tmp_path / "run", ["trainer.steps=61"], plugins=[PLUGIN])  # not told any more
+
+
 def test_training_leaves_the_number_of_threads_as_it_was(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -222,7 +232,7 @@ def test_a_resumed_run_may_take_other_batches(tmp_path: Path, monkeypatch: pytes
     update = BC.update
 
     def counted(self: BC, batch: Any, step: int) -> Any:
-        sizes.append(len(batch.rewards))
+        sizes.extend([] if batch.rewards.is_meta else [len(batch.rewards)])  # without memory: its need is being found
         return update(self, batch, step)
 
     monkeypatch.setattr(BC, "update", counted)
@@ -377,7 +387,7 @@ def test_a_refused_run_deletes_nothing_and_leaves_nothing(
     elif fault == "data":
         monkeypatch.setattr(BC, "dataset", lambda *_: (_ for _ in ()).throw(DataError("nothing to learn from")))
     else:
-        config["algo"] = {"name": "bc", "hidden_dims": [99_999_999, 99_999_999]}
+        config["algo"] = {"name": "bc", "hidden_dims": [999_999, 999_999]}
     said = {"env": "CartPole", "evaluator": "fqe needs", "data": "nothing", "memory": "does not fit into the memory"}
     for name in ("run", "new"):
         with pytest.raises(RlalgoError, match=said[fault]):
@@ -392,18 +402,18 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"file is a file, and a run needs a folder; choose another --out"):
             rlutils.train(toy_config(), out=tmp_path / "file", replace=replace)
     assert (tmp_path / "file").is_file()
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ClaimError, match="cannot be written"):
         rlutils.train(toy_config(), out=tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("truncate model.safetensors", "truncated"),
-        ("empty model.safetensors", "truncated"),
-        ("pickle model.safetensors", "truncated or of another program"),
+        ("truncate model.safetensors", "cannot be read as safetensors"),
+        ("empty model.safetensors", "cannot be read as safetensors"),
+        ("pickle model.safetensors", "cannot be read as safetensors"),
         ("remove algo.yaml", "no checkpoint|not a complete checkpoint"),
-        ("foreign algo.yaml", "not a checkpoint's description"),
+        ("foreign algo.yaml", "algo: Field required"),
     ],
 )
 def test_damaged_checkpoints_are_refused_by_name(damage: str, message: str, finished: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 
 from rlalgo import DataSpec, Episodes, StopTraining, hookimpl
+from rlalgo.config import Count
 
 HORIZON = 12
 
@@ -25,9 +26,13 @@ class PointEnv(gymnasium.Env):
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
 
-    def __init__(self, discrete: bool = False, render_mode: str | None = None) -> None:
+    def __init__(self, discrete: bool = False, render_mode: str | None = None, multi: bool = False) -> None:
         self.discrete, self.render_mode = discrete, render_mode
-        self.action_space = spaces.Discrete(5) if discrete else spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space: spaces.Space = spaces.Box(-1, 1, (2,), np.float32)
+        if discrete:
+            self.action_space = spaces.Discrete(5)
+        elif multi:
+            self.action_space = spaces.MultiDiscrete([3, 3], start=[-1, -1])
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -54,10 +59,12 @@ class ToySource:
 
     @dataclass(frozen=True)
     class Config:
-        episodes: int = 40
+        episodes: Count = 40
         """How many to make."""
         discrete: bool = False
         """Five moves instead of a push."""
+        multi: bool = False
+        """Three pushes along each axis, two choices at a time."""
         bad_step: int | None = None
         """Step of episode 1 whose reward is NaN."""
 
@@ -66,7 +73,7 @@ class ToySource:
 
     def load(self) -> Episodes:
         config, rng = self.config, np.random.default_rng(0)
-        env = PointEnv(config.discrete)
+        env = PointEnv(config.discrete, multi=config.multi)
         observations, actions, rewards = [], [], []
         for number in range(config.episodes):
             x, _ = env.reset(seed=number)
@@ -76,6 +83,9 @@ class ToySource:
                 if config.discrete:
                     axis = int(np.abs(x).argmax())
                     action: Any = 1 + 2 * axis + int(x[axis] > 0) if rng.random() < strength / 5 else rng.integers(5)
+                elif config.multi:
+                    expert = rng.random() < strength / 5
+                    action = -np.sign(x).astype(np.int64) if expert else rng.integers(-1, 2, 2)
                 else:
                     action = np.clip(-strength * x, -1, 1).astype(np.float32)
                 x, reward, *_ = env.step(action)
@@ -114,8 +124,9 @@ class ToyEnv:
         self.config = config
 
     def make(self, spec: DataSpec, n: int, render_mode: str | None = None) -> list[gymnasium.Env]:
-        discrete = isinstance(spec.action_space, spaces.Discrete)
-        return [PointEnv(discrete, render_mode) for _ in range(n)]
+        kinds = (isinstance(spec.action_space, kind) for kind in (spaces.Discrete, spaces.MultiDiscrete))
+        discrete, multi = kinds
+        return [PointEnv(discrete, render_mode, multi) for _ in range(n)]
 
 
 class Meddler:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from rlalgo import DataSpec, Episodes
-from rlalgo.config import Count, Whole
+from rlalgo.config import Count, Few, Size, Whole
 from rlalgo.errors import DataError, near
-from rlutils.data.mapped import Allocate, fingerprint, map_episodes, worthwhile
+from rlutils.data.mapped import Allocate, identity, map_episodes, worthwhile
 
 from rlalgo_atari.env import env_id, preprocessing
 from rlalgo_atari.replay_files import FILES, Checkpoint, numbers, read
@@ -47,11 +47,11 @@ class DQNReplay:
         """Numbers of the checkpoints to read, in that order; null: all in the folder, ascending."""
         steps: Count | None = None
         """Stop at the end of the episode that reaches this many steps; null: read everything."""
-        frame_stack: Count = 4
+        frame_stack: Few = 4
         """Frames that a policy sees at once."""
         clip_rewards: bool = True
         """Train on the sign of each reward. The original files hold clipped rewards in either case."""
-        actions: Count | None = None
+        actions: Size | None = None
         """Number of actions; null: as many as the ALE's minimal set for the game has."""
         memory_map: bool | None = None
         """Map frames from a converted copy on disk instead of reading them; null: if they would take more than half of
@@ -93,7 +93,7 @@ class DQNReplay:
         chosen = self.config.checkpoints or numbers(folder, self.label)
         return {
             **{name: getattr(self.config, name) for name in ("game", "steps", "actions")},
-            "files": [fingerprint(folder / FILES["observation"].format(number)) for number in chosen],
+            "files": [identity(folder / FILES["observation"].format(number)) for number in chosen],
         }
 
     def _read(self, parts: list[Part] | None, allocate: Allocate) -> Episodes:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import ale_py  # registers the games with Gymnasium
 import gymnasium
 from rlalgo import DataSpec
-from rlalgo.config import Count, Probability, Whole
+from rlalgo.config import Count, Few, Probability, Whole
 from rlalgo.errors import EnvironmentFault
 from rlutils.envs.gym import GymEnv
 
@@ -43,7 +43,7 @@ class Atari:
     class Config:
         id: str | None = None
         """Gymnasium id, or a game's name such as Breakout for ALE/Breakout-v5; null: the data's own."""
-        frame_skip: Count | None = None
+        frame_skip: Few | None = None
         """Frames that an action lasts; null: as the data's record says, else 4."""
         sticky: Probability | None = None
         """Probability that a frame repeats the action of the last one; null: as the record says, else 0.25."""

@@ -7,6 +7,7 @@ that the rows from `add_count` on hold nothing. `invalid_range` follows from add
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ FILES = {
 _KINDS = {"action": "integers", "reward": "floats", "terminal": "integers", "add_count": "an integer"}
 _BLOCK = 128
 """Frames that are decompressed at a time."""
+_DENSEST = 1100
+"""How many bytes gzip makes of one at most."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,8 @@ def _npy(path: Path, where: str) -> Iterator[tuple[tuple[int, ...], np.dtype, gz
             shape, fortran, dtype = header(file)
             if fortran or dtype.hasobject:
                 raise ValueError("not a plain array in C order")
+            if math.prod(shape) * dtype.itemsize > _DENSEST * path.stat().st_size:
+                raise ValueError(f"it says {shape}, more than it can hold")
             yield shape, dtype, file
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{where}: {path} cannot be read ({error}): it is damaged or cut off, copy it again") from error

@@ -304,6 +304,13 @@ def _pickled(folder: Path) -> None:
         np.save(file, np.array({"a": 1}), allow_pickle=True)
 
 
+def _claim(folder: Path) -> None:
+    """A header of terabytes, and no values."""
+    with gzip.open(folder / "$store$_observation_ckpt.0.gz", "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 84, 84)}
+        np.lib.format.write_array_header_1_0(file, header)
+
+
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no frames": (_lack("$store$_observation"), r"has no \$store\$_observation_ckpt\.N\.gz"),
     "no actions": (_lack("$store$_action"), r"checkpoint 0: .* lacks \$store\$_action_ckpt\.0\.gz; copy all"),
@@ -320,6 +327,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut rewards": (_cut("$store$_reward", 0.5), r"reward_ckpt\.0\.gz cannot be read .*copy it again"),
     "cut header": (_cut("$store$_terminal", 0.05), r"terminal_ckpt\.0\.gz cannot be read"),
     "no gzip": (_other_bytes, r"cannot be read \(Not a gzipped file"),
+    "terabytes": (_claim, r"observation_ckpt\.0\.gz cannot be read \(it says .*more than it can hold"),
     "pickle": (_pickled, r"add_count_ckpt\.0\.gz cannot be read \(not a plain array"),
     "action": (_spoil(5, "action", 4), r"checkpoint 0: row 5: action 4 is outside 0 to 3"),
     "blank action": (_spoil(8, "action", 1), r"row 8 should be one of the 3 blank rows"),

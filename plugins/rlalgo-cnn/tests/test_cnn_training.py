@@ -17,6 +17,7 @@ from rlalgo import BatchRLAlgo, Choice, Episodes
 from rlalgo.config import parse
 from rlalgo.errors import CheckpointError
 from rlutils.checkpoints import store as checkpoint
+from rlutils.checkpoints.loading import load_algo
 from rlutils.config.settings import Settings
 from rlutils.evaluation.evaluate import evaluate
 
@@ -157,7 +158,7 @@ def test_a_checkpoint_names_the_distribution_to_install(tmp_path: Path) -> None:
     installed = metadata.packages_distributions().get("rlalgo_cnn")  # none where the module is merely on the path
     cure = "pip install 'rlalgo-cnn'" if installed else "--plugin rlalgo_cnn"
     with pytest.raises(CheckpointError, match=rf"the encoder 'cnn' came from plugin .*not loaded here; .*{cure}"):
-        checkpoint.load_algo(checkpoint.find(tmp_path), rlutils.catalogue(block=blocked()))
+        load_algo(checkpoint.find(tmp_path), rlutils.catalogue(block=blocked()))
 
 
 def blocked() -> list[str]:

@@ -6,12 +6,15 @@ trained by mean squared error (continuous actions) or cross-entropy (discrete on
 Defaults are the paper's gym setting (table 8 and the authors' code).
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from pydantic import Field
 from torch import Tensor, nn
 
 from rlalgo import BatchRLAlgo, Choice, DataSpec, Episodes, Kind, WindowBatch, hookimpl
@@ -19,22 +22,24 @@ from rlalgo.batchrl.dt.dt_model import RETURN_SPACE, DTModel, DTOutput
 from rlalgo.batchrl.dt.policy import DTPolicy
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset
 from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2
-from rlalgo.config import Count, Fraction, NonNegative, Positive, Probability, StateEncoder, Whole
+from rlalgo.config import Count, Few, Fraction, NonNegative, Positive, Probability, Size, StateEncoder, Whole
+from rlalgo.errors import RlalgoWarning
 from rlalgo.nets import Normalizer, action_head, decay_groups, encoder, masked_mean, warmup_cosine
 
 
 class DecisionTransformer(BatchRLAlgo[WindowBatch]):
     name: ClassVar[str] = "dt"
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
 
     @dataclass(frozen=True)
     class Config:
-        context_length: Count = 20
+        context_length: Size = 20
         """K, steps that the model sees at once (three tokens each)."""
-        embed_dim: Count = 128
+        embed_dim: Size = 128
         """Size of a token."""
-        n_layers: Count = 3
+        n_layers: Annotated[Few, Field(le=256)] = 3
         """Transformer blocks."""
-        n_heads: Count = 1
+        n_heads: Size = 1
         """Attention heads; must divide embed_dim."""
         activation: Literal["relu", "gelu", "gelu_new"] = "relu"
         """Nonlinearity of the blocks."""
@@ -99,10 +104,10 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
     def __init__(self, spec: DataSpec, config: Config) -> None:
         super().__init__(spec, config)
         space, W = spec.encoder_space(), config.embed_dim
-        if config.state_loss and len(space.shape) != 1:
+        if config.state_loss and (len(space.shape) != 1 or space.dtype != np.float32):
             raise TypeError(f"dt: state_loss predicts vector observations, got {space}; set it to 0")
         self.max_timestep = config.max_timestep or spec.max_steps
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         self.register_buffer("best_return", torch.zeros(()))
         self.model = DTModel(
             W,
@@ -126,7 +131,13 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         super().prepare(episodes, total_steps)
         if self.config.normalize:
             self.normalizer.fit(episodes)
-        self.best_return.copy_(episodes.returns().max())
+        returns = episodes.returns()
+        self.best_return.copy_(returns.max())
+        most, scale = float(returns.abs().max()), self.config.return_scale
+        squashed = self.config.return_encoder.options.get("tanh")  # as the authors' on Atari
+        if not squashed and most and not 1 / 50 <= most / scale <= 50:
+            text = f"return_scale: {scale:g} is far from the data's returns, up to {most:.4g} in size; try that instead"
+            warnings.warn(text, RlalgoWarning, stacklevel=2)
         self.schedulers["model"] = warmup_cosine(
             self.optimizers["model"], self.config.warmup, total_steps, self.config.final_lr
         )

@@ -9,11 +9,15 @@ def dt_play(env: gymnasium.Env, algo: BatchRLAlgo, target_return: float, episode
     """Plays a Decision Transformer in one environment, asking for `target_return` (raw reward units).
 
     Args:
-        env: any environment with the spaces of the training data; raw observations, no wrappers needed.
+        env: any environment with the spaces of the training data; `rlutils.prepare(env, algo.spec)` gives them to one
+            whose observations were flattened, made gray or smaller for training.
         algo: a trained Decision Transformer.
         target_return: the return asked for in each episode.
         episodes: how many to play.
         seed: episode k is reset with `seed + k`.
+
+    Raises:
+        EnvironmentFault: the environment has other spaces, or breaks.
     """
     policy = algo.policy([algo.PolicyConfig(target_return=target_return)])
     return rollout(policy, [env], episodes, seed)

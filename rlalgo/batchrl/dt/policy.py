@@ -26,10 +26,10 @@ class DTPolicy(Policy):
 
     def __init__(self, algo: BatchRLAlgo, options: Sequence[Any]) -> None:
         self.algo: Any = algo
-        self.options = options
+        self.options, self.spec = options, algo.spec
         n, K, device = len(options), algo.config.context_length, algo.device
         action = algo.spec.action_space
-        kind = torch.int64 if isinstance(action, spaces.Discrete) else torch.float32
+        kind = torch.float32 if isinstance(action, spaces.Box) else torch.int64
         self.K, self.device = K, device
         self.target = torch.tensor([o.target_return for o in options], dtype=torch.float64)  # (n,)
         self.left = self.target.clone()  # (n,) return-to-go; float64, so that it falls by exactly the rewards

@@ -1,8 +1,8 @@
 """RtgEpDataset: windows of K steps with return-to-go, timestep and mask (Chen et al. 2021, section 4).
 
 A window begins at a step drawn uniformly over all steps (which is the authors' draw of a trajectory with
-probability proportional to its length, then of a start) and runs to the episode's end at most; the rest is zero
-and masked.
+probability proportional to its length, then of a start), or by the weights of the episodes, and runs to the
+episode's end at most; the rest is zero and masked.
 """
 
 import torch
@@ -30,6 +30,7 @@ class RtgEpDataset(Dataset[WindowBatch]):
         left = episodes.starts[1:][ids] - torch.arange(episodes.steps)  # (N,) steps to the end, this one included
         self.facts = torch.stack([episodes.timesteps(), left, ids], 1)  # (N, 3)
         self.offsets = torch.arange(K)  # (K,)
+        self.chances = episodes.chances(torch.arange(episodes.steps))
 
     def __len__(self) -> int:
         return len(self.facts)

@@ -22,7 +22,7 @@ from gymnasium.wrappers import TimeLimit
 from torch import Tensor
 
 from rlalgo import Policy
-from rlalgo.config import Count, Positive
+from rlalgo.config import Count, Few, Positive
 from rlalgo.core.rollout import episode
 from rlalgo.errors import EnvironmentFault
 from rlutils.collecting.behavior import Facts, Progress
@@ -38,13 +38,13 @@ class ARS:
     class Config:
         budget: Count = 400_000
         """Steps of the search, all trials together."""
-        trials: Count = 4
+        trials: Few = 4
         """Searches to begin with; the best goes on alone, since many starts never leave the ground."""
         trial_budget: Count = 30_000
         """Steps of each of them."""
-        directions: Count = 8
+        directions: Few = 8
         """N, random directions of an update."""
-        top: Count = 4
+        top: Few = 4
         """b, how many of them count."""
         step_size: Positive = 0.01
         """alpha."""
@@ -54,7 +54,7 @@ class ARS:
         """Taken off every reward during the search: the bonus for being alive, if there is one (section 4)."""
         horizon: Count = 1000
         """Longest episode of the search."""
-        bins: Count = 12
+        bins: Few = 12
         """Equal ranges of return that recorded policies are drawn from evenly."""
         noise: Levels = (0.0, 0.3)
         """Least and largest standard deviation of the actions' noise, in half ranges of the action space."""

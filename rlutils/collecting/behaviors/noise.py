@@ -25,9 +25,10 @@ class Noisy(Policy):
 
     Args:
         policy: what acts.
-        space: a Box, to whose actions Gaussian noise is added, or Discrete, where another action is drawn now and then.
-        noise: standard deviation in half ranges of a Box (in its units where it has no bounds), share of the steps
-            with a random action for Discrete.
+        space: a Box, to whose actions Gaussian noise is added, or Discrete or MultiDiscrete, where another action is
+            drawn now and then.
+        noise: standard deviation in half ranges of a Box (in its units where it has no bounds), otherwise the share of
+            the steps with a random action.
         rng: what is drawn from, at every step.
     """
 
@@ -42,9 +43,10 @@ class Noisy(Policy):
     def act(self, observations: Any, rows: Tensor) -> Tensor:
         actions, space = self.policy.act(observations, rows), self.space
         self.steps += 1
-        if isinstance(space, spaces.Discrete):
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
             if self.rng.random() < self.noise:
-                return torch.tensor([space.start + self.rng.integers(space.n)])
+                n = space.n if isinstance(space, spaces.Discrete) else space.nvec
+                return torch.as_tensor(space.start + self.rng.integers(n)).unsqueeze(0)
             return actions
         assert isinstance(space, spaces.Box)
         deviation = self.noise * ((space.high - space.low) / 2 if space.is_bounded() else 1.0)

@@ -33,7 +33,7 @@ class RunPolicy:
         policies: tuple[dict[str, Any], ...] = ({},)
         """Options of the policies to play in turn, {target_return: 3600} for dt."""
         noise: Levels = (0.0, 0.0)
-        """Least and largest level: standard deviation in half ranges of a Box, share of random Discrete actions."""
+        """Least and largest level: standard deviation in half ranges of a Box, else the share of random actions."""
         plugins: tuple[str, ...] = ()
         """Modules and files that the run was trained with."""
 
@@ -63,11 +63,11 @@ class RunPolicy:
                 torch.manual_seed(seed + number)
                 policy = algo.policy([options[which]])
             facts = {"policy": f"{algo.name} {config.policies[which]}", "noise": level}
-            yield _Prepared(prepared, policy, env.action_space, level, rng), facts
+            yield _Prepared(prepared, policy, prepared.action_space, level, rng), facts
 
 
 class _Prepared(Noisy):
-    """A run's policy that takes the environment's own observations."""
+    """A run's policy that takes the environment's own observations and gives its own actions."""
 
     def __init__(self, prepared: Prepared, *noisy: Any) -> None:
         super().__init__(*noisy)
@@ -75,4 +75,5 @@ class _Prepared(Noisy):
 
     def act(self, observations: Any, rows: Tensor) -> Tensor:
         raw = observations.numpy() if isinstance(observations, Tensor) else observations
-        return super().act(torch.from_numpy(np.stack([self.prepared.observation(o) for o in raw])), rows)
+        actions = super().act(torch.from_numpy(np.stack([self.prepared.observation(o) for o in raw])), rows)
+        return torch.from_numpy(np.stack([self.prepared.raw_action(action) for action in actions.numpy()]))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rlalgo import BatchRLAlgo, Dataset, Episodes, Run
-from rlalgo.config import Count, Whole
+from rlalgo.config import Count, Seed
 from rlalgo.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ class ActionError:
         """Largest number of items (transitions, windows) to look at; drawn if there are more."""
         batch_size: Count = 256
         """Items at once."""
-        seed: Whole = 0
+        seed: Seed = 0
         """Of the draw: the same items at every evaluation."""
         allow_training_data: bool = False
         """Measure on the training data where no episodes are held out, which flatters."""
@@ -66,15 +66,15 @@ def draw(data: Dataset, config: ActionError.Config) -> tuple[Tensor, ...]:
 
 
 def error_of(pairs: Iterator[tuple[Tensor, Any]]) -> float:
-    """Of predicted raw actions (B, A) | (B,) | (B, K, A) | (B, K) and the batches they belong to: see ActionError."""
+    """Of predicted raw actions (B, A) | (B,) | (B, M), or (B, K, ...), and their batches: see ActionError."""
     wrong, count = 0.0, 0
     total, square = torch.zeros(()).double(), torch.zeros(()).double()  # of the data's actions, (A,) in the end
     for predicted, batch in pairs:
         mask = getattr(batch, "mask", torch.ones(len(predicted), dtype=torch.bool, device=predicted.device))
-        expected, predicted = batch.actions[mask], predicted[mask]  # (n, A) | (n,)
+        expected, predicted = batch.actions[mask], predicted[mask]  # (n, A) | (n,) | (n, M)
         count += len(expected)
         if not expected.is_floating_point():
-            wrong += float((predicted != expected).sum())
+            wrong += float((predicted != expected).view(len(expected), -1).double().mean(1).sum())
             continue
         expected, predicted = expected.cpu().double(), predicted.cpu().double()
         wrong += float((predicted - expected).square().sum())

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Run, TransitionBatch, Transitions
-from rlalgo.config import Count, Fraction, HiddenDims, Positive, StateEncoder, Whole
+from rlalgo.config import Count, Fraction, HiddenDims, Positive, Seed, Size, StateEncoder
 from rlalgo.core.scaler import ActionScaler
 from rlalgo.errors import ConfigError
 from rlalgo.nets import Normalizer, Target, critics_for
+from rlutils.machine import memory, size
 from rlutils.randomness import forked_rng
 
 
@@ -38,11 +39,11 @@ class FQE:
     class Config:
         steps: Count = 10_000
         """Updates of the critics, at each evaluation."""
-        batch_size: Count = 256
+        batch_size: Size = 256
         """Transitions in a batch."""
         hidden_dims: HiddenDims = (256, 256)
         """Units of each hidden layer of the critics."""
-        n_critics: Count = 2
+        n_critics: Size = 2
         """Members of the ensemble; each is fitted to targets of its own."""
         lr: Positive = 3e-4
         """Adam's learning rate."""
@@ -51,18 +52,24 @@ class FQE:
         tau: Fraction = 0.02
         """Share by which the target critics move to the trained ones at each update; targets settle after some
         1 / (tau (1 - gamma)) updates."""
-        seed: Whole = 0
+        seed: Seed = 0
         """Of weights and batches: the same at every evaluation."""
         held_out: bool = False
         """Fit to the held-out episodes instead of those that the algorithm trains on."""
         state_encoder: StateEncoder | None = None
         """What embeds observations before the hidden layers; null feeds them in as they are, which suits vectors."""
 
+        def critics(self, spec: DataSpec) -> nn.Module:
+            """Of scaled actions and normalized observations."""
+            return critics_for(
+                spec.action_space, spec.encoder_space(), self.state_encoder, self.hidden_dims, self.n_critics
+            )
+
     def __init__(self, config: Config) -> None:
         self.config = config
 
     def check(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> None:
-        """ConfigError for a policy that needs more than the present observation, or data that is not there."""
+        """ConfigError for a policy or spaces that it cannot judge, for data or memory not there."""
         if self.config.held_out and run.held_out is None:
             raise ConfigError(["evaluation.evaluators: fqe.held_out: no episodes are held out; set holdout: 0.1"])
         if not hasattr(algo.dataset(episodes).gather(torch.zeros(1, dtype=torch.int64)), "next_observations"):
@@ -70,6 +77,15 @@ class FQE:
                 [f"evaluation.evaluators: fqe needs a policy that acts on the present observation alone; {algo.name} "
                  "acts on a sequence. Try action_error or return_calibration"]
             )  # fmt: skip
+        try:
+            with torch.device("meta"):
+                critics = self.config.critics(algo.spec)
+        except (TypeError, ValueError) as error:
+            raise ConfigError([f"evaluation.evaluators: fqe: {error}"]) from error
+        # trained ones with gradients and Adam's two averages, and their targets
+        if (need := 5 * sum(p.nbytes for p in critics.parameters())) > (there := memory(algo.device)):
+            text = f"evaluation.evaluators: fqe needs {size(need)} and there are {size(there)}; make it smaller"
+            raise ConfigError([text])
 
     def evaluate(self, algo: BatchRLAlgo, episodes: Episodes, run: Run) -> dict[str, float]:
         config = self.config
@@ -101,9 +117,9 @@ class _Fit(nn.Module):
         space = spec.encoder_space()
         self.scaler = ActionScaler(spec.action_space)
         self.scaler.fit(episodes)
-        self.critics = critics_for(spec.action_space, space, config.state_encoder, config.hidden_dims, config.n_critics)
+        self.critics = config.critics(spec)
         self.target = Target(self.critics)
-        self.normalizer = Normalizer(space.shape)
+        self.normalizer = Normalizer(space)
         self.normalizer.fit(episodes)
         returns = episodes.returns_to_go(config.gamma)
         self.center, self.scale = float(returns.mean()), float(returns.std(correction=0)) or 1.0

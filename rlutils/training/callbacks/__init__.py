@@ -28,13 +28,20 @@ class Averager:
             self.sums[key] = self.sums[key] + value if key in self.sums else value.clone()
             self.counts[key] = self.counts.get(key, 0) + 1
 
-    def take(self) -> dict[str, float]:
-        """The means since the last call."""
+    def means(self) -> dict[str, float]:
+        """Since the last `clear`."""
         if not self.sums:
             return {}
         sums = torch.stack([value.float() for value in self.sums.values()]).tolist()
-        means = {key: total / self.counts[key] for key, total in zip(self.sums, sums, strict=True)}
+        return {key: total / self.counts[key] for key, total in zip(self.sums, sums, strict=True)}
+
+    def clear(self) -> None:
         self.sums, self.counts = {}, {}
+
+    def take(self) -> dict[str, float]:
+        """The means, and clears them."""
+        means = self.means()
+        self.clear()
         return means
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,7 +78,8 @@ class Logger(ABC):
     def rlalgo_on_step(self, run: Run, step: int, metrics: dict[str, Tensor]) -> None:
         self.means.add(metrics)
         if step % self.every == 0:
-            self.write(run, step, self.means.take())
+            self.write(run, step, self.means.means())
+            self.means.clear()  # not before it is written: it stays in the state of a run that a full disk ends here
 
     def state_dict(self) -> dict[str, Any]:
         return self.means.state_dict()

@@ -23,7 +23,7 @@ class Best:
     @dataclass(frozen=True)
     class Config:
         metric: str | None = None
-        """`evaluator/number` to compare by; None takes the best policy's mean return."""
+        """`evaluator/number`, or `success` and the like, to compare by; None takes the best policy's mean return."""
         mode: Literal["max", "min"] = "max"
         """Whether larger or smaller is better."""
 
@@ -39,11 +39,11 @@ class Best:
 
     @hookimpl
     def rlalgo_on_evaluation(self, run: Run, step: int, result: EvalResult) -> None:
-        metric, known = self.config.metric, list(result.metrics)
-        score = result.score if metric is None else result.metrics.get(metric)
+        metric, known = self.config.metric, list(result.numbers)
+        score = result.score if metric is None else result.numbers.get(metric)
         if score is None and metric is not None and not self.warned:
             self.warned = True
-            listed = ", ".join(known) or "none, as there are no evaluators"
+            listed = ", ".join(known) or "none"
             message = f"evaluations have no number '{metric}', so no checkpoint is named best.{near(metric, known)}"
             text = f"step {step:,}: callbacks: best.metric: {message} Known: {listed}"
             warnings.warn(text, NoBestWarning, stacklevel=2)

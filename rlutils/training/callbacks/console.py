@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.console import Console as Terminal
+from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
@@ -18,6 +18,7 @@ from rlalgo import Run, hookimpl
 from rlalgo.config import Count, Positive
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.machine import amount, clock
+from rlutils.terminal import Terminal
 from rlutils.training.callbacks import Averager
 
 
@@ -35,7 +36,7 @@ class Console:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.terminal = Terminal(stderr=True, highlight=False)
+        self.terminal = Terminal(stderr=True)
         self.means = Averager()
         self.bar: Progress | None = None
         self.evaluating = 0.0  # seconds of evaluations since the start
@@ -90,7 +91,8 @@ class Console:
                 spread = f"± {amount(policy.sd)} over {n} episodes, 95% of the mean {low} to {high}"
                 returns = f"{amount(policy.mean)} {spread}"
             score = "" if policy.normalized is None else f", score {policy.normalized:.1f}"
-            self._print(f"step {step:,}  {policy.label}: return {returns}{score}")
+            said = "".join(f", {name} {amount(mean)}" for name, mean in policy.means.items())
+            self._print(f"step {step:,}  {policy.label}: return {returns}{score}{said}")
         if result.metrics:
             self._print(f"step {step:,}  " + "  ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
 
@@ -103,7 +105,7 @@ class Console:
             self._print(f"done: {run.step:,} updates in {clock(run.seconds())}, {run.folder}{reason}")
 
     def _print(self, text: str) -> None:
-        (self.bar.console if self.bar is not None else self.terminal).print(text, soft_wrap=True, markup=False)
+        (self.bar.console if self.bar is not None else self.terminal).print(text, soft_wrap=True)
 
 
 class _LossColumn(ProgressColumn):
@@ -117,10 +119,10 @@ class _Losses:
     def __init__(self, parts: list[str]) -> None:
         self.texts = ["  ".join(parts[:n]) for n in range(len(parts) + 1)]
 
-    def __rich_measure__(self, console: Terminal, options: ConsoleOptions) -> Measurement:
+    def __rich_measure__(self, console: RichConsole, options: ConsoleOptions) -> Measurement:
         return Measurement(0, len(self.texts[-1]))
 
-    def __rich_console__(self, console: Terminal, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         yield Text([text for text in self.texts if len(text) <= options.max_width][-1])
 
 

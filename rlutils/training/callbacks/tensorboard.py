@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from rlalgo import Run, hookimpl
@@ -22,7 +25,9 @@ class TensorBoard(Logger):
     def rlalgo_on_start(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second to import, and only who logs needs it
 
-        self.writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step + 1 if run.step else None)
+        self.before = threading.excepthook
+        threading.excepthook = self._hear
+        self.writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step + 1)
 
     def write(self, run: Run, step: int, means: dict[str, float]) -> None:
         self._add("train", means, step)
@@ -33,16 +38,35 @@ class TensorBoard(Logger):
         self._add("evaluation/return", {policy.label: policy.mean for policy in played}, step)
         scores = {policy.label: policy.normalized for policy in played if policy.normalized is not None}
         self._add("evaluation/normalized", scores, step)
+        for policy in played:
+            self._add("evaluation", {f"{name}/{policy.label}": mean for name, mean in policy.means.items()}, step)
         self._add("evaluation", result.metrics, step)
-        assert self.writer is not None
-        self.writer.flush()
+        with self._writing():
+            if self.writer is not None:
+                self.writer.flush()
 
     @hookimpl
     def rlalgo_on_end(self) -> None:
         if self.writer is not None:
             self.writer.close()
+        threading.excepthook = getattr(self, "before", threading.excepthook)
 
     def _add(self, group: str, values: dict[str, float], step: int) -> None:
-        assert self.writer is not None
-        for key, value in values.items():
-            self.writer.add_scalar(f"{group}/{key}", value, step)
+        with self._writing():
+            for key, value in values.items():
+                if self.writer is not None:
+                    self.writer.add_scalar(f"{group}/{key}", value, step)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A writer that has failed once would fail again when it is closed."""
+        try:
+            yield
+        except OSError:
+            self.writer = None
+            raise
+
+    def _hear(self, failed: threading.ExceptHookArgs) -> None:
+        """The writer's thread hands its error on to the next call, and would print it besides."""
+        if type(failed.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
+            self.before(failed)

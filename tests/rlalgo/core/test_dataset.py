@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from rlalgo import Episodes, TransitionBatch, Transitions
+from rlalgo.batchrl.dt import RtgEpDataset
+from rlalgo.batchrl.rebrac import Pairs
 from rlalgo.core.dataset import Frames
 from rlalgo.errors import DataError
 from tests.rlalgo.toy_data import OBSERVATIONS, as_lists, make_episodes
@@ -144,3 +147,66 @@ def test_moving_is_a_copy(small_episodes: Callable[..., Episodes]) -> None:
     moved = data.to("meta")
     assert (moved.device.type, moved.steps.device.type, moved.episodes.rewards.device.type) == ("meta",) * 3
     assert data.device.type == data.steps.device.type == data.episodes.rewards.device.type == "cpu"
+
+
+@pytest.mark.parametrize("make", [Transitions, lambda data: RtgEpDataset(data, 3), Pairs])
+def test_weights_say_how_often_an_episode_is_drawn(make: Callable[[Episodes], Any]) -> None:
+    """A share of 3 to 1 between episodes of different lengths, and none of the third, whatever is left out."""
+    plain = make_episodes(lengths=(10, 40, 5), terminated=[True, True, True])
+    share = torch.tensor([3.0, 1.0, 0.0], dtype=torch.float64) / plain.lengths()
+    data = make(replace(plain, weights=share).check("x"))
+    rows = data.rows(20_000, torch.Generator().manual_seed(0))
+    assert torch.equal(rows, data.to("cpu").rows(20_000, torch.Generator().manual_seed(0)))
+    rewards = data.gather(rows).rewards.reshape(len(rows), -1)[:, 0]
+    first, second, third = (torch.isin(rewards, plain.select(torch.tensor([i])).rewards) for i in range(3))
+    assert abs(float(first.double().mean()) - 0.75) < 0.02
+    assert len(rewards[second].unique()) == 40
+    assert not third.any()
+
+
+def test_equal_weights_draw_everything_and_no_weights_draw_as_ever() -> None:
+    plain = make_episodes(lengths=(4, 3))
+    even = Transitions(replace(plain, weights=torch.full((2,), 0.3, dtype=torch.float64)))
+    counts = torch.bincount(even.rows(7000, torch.Generator().manual_seed(0)), minlength=7)
+    assert counts.min() > 850
+    drawn = Transitions(plain).rows(9, torch.Generator().manual_seed(5))
+    assert torch.equal(drawn, torch.randint(7, (9,), generator=torch.Generator().manual_seed(5)))
+
+
+def test_nothing_is_drawn_of_episodes_without_weight_alone() -> None:
+    episodes = make_episodes(lengths=(2, 2), terminated=[True, True])
+    weighted = replace(episodes, weights=torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert Transitions(weighted.select(torch.tensor([1]))).rows(3, torch.Generator()).shape == (3,)
+    with pytest.raises(DataError, match="weights of all that can be drawn are 0"):
+        Transitions(weighted.select(torch.tensor([0])))
+
+
+def test_an_episode_that_goes_on_after_success() -> None:
+    """A chain whose second step reaches the goal (reward 1); the recording goes on, with rewards of -10.
+
+    Values, by dynamic programming over the transitions alone, know nothing of what came after the goal; windows do.
+    """
+    gamma, length = 0.5, 5
+    chain = make_episodes("discrete", lengths=(length,), terminated=[False])
+    chain = replace(
+        chain,
+        observations=torch.arange(length + 1.0).unsqueeze(1).expand(-1, 2).contiguous(),
+        rewards=torch.tensor([0.0, 1.0, -10.0, -10.0, -10.0]),
+        terminations=torch.tensor([False, True, False, False, False]),
+    )
+    with pytest.raises(DataError, match=r"step 1: termination True is before the last step.*`continues: true`"):
+        chain.check("x")
+    chain = replace(chain, continues=True).check("x")
+    batch = Transitions(chain).gather(torch.arange(length))
+    at, after = batch.observations[:, 0].long(), batch.next_observations[:, 0].long()
+    values = torch.zeros(length + 1)
+    for _ in range(length):
+        values[at] = batch.rewards + gamma * (1 - batch.terminals) * values[after]
+    assert values.tolist() == [0.5, 1.0, -17.5, -15.0, -10.0, 0.0]
+    window = RtgEpDataset(chain, length).gather(torch.tensor([0]))
+    assert window.mask.all()
+    assert window.returns_to_go[0].tolist() == [-29.0, -29.0, -30.0, -20.0, -10.0]
+    again = chain.select(torch.tensor([0, 0])).concat(make_episodes("discrete"))
+    assert again.check("x").continues
+    with pytest.raises(DataError, match="truncation True is before the last step; split the episode there"):
+        replace(chain, truncations=chain.terminations).check("x")

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rlalgo import DataSpec, Episodes
 from rlalgo.core.spec import normalized_score
 from rlalgo.errors import DataError
-from rlutils.config.files import dump_yaml, parse_yaml
+from rlutils.config.yaml_text import dump_yaml, parse_yaml
 from tests.rlalgo.toy_data import BOX_ACTIONS, OBSERVATIONS, as_lists, make_episodes
 
 lengths_lists = st.lists(st.integers(1, 7), min_size=1, max_size=6)
@@ -279,6 +279,9 @@ def test_check_counts_the_bad_rows_and_keeps_the_message_short() -> None:
         (_spoil(truncations=torch.zeros(9).bool()), "truncations are (9,) bool"),
         (_spoil(has_final=torch.ones(2).bool()), "has_final are (2,) bool, expected (3,) bool"),
         (_spoil(info={"noise": torch.zeros(2)}), "info 'noise' has 2 rows, expected 3"),
+        (_spoil(weights=torch.ones(2, dtype=torch.float64)), "weights have to be 3 finite numbers of 0 or more"),
+        (_spoil(weights=torch.tensor([1, math.nan, 1])), "weights have to be 3 finite"),
+        (_spoil(weights=torch.tensor([1.0, -1, 1])), "weights have to be 3 finite"),
         (_spoil(starts=torch.tensor([0])), "no episodes"),
         (_spoil(starts=torch.tensor([0, 3, 3, 8])), "episode 1 is empty"),
         (_spoil(starts=torch.tensor([0, 5, 4, 8])), "episode 1 is empty"),
@@ -399,8 +402,9 @@ SEEN = spaces.Box(-1, 1, (2,))
     ("arguments", "words"),
     [
         ((spaces.Dict({"a": SEEN}), spaces.Discrete(2)), "flatten"),
-        ((SEEN, spaces.MultiDiscrete([2, 2])), "Discrete space or a one-dimensional Box"),
-        ((SEEN, spaces.Box(-1, 1, (2, 2))), "one-dimensional Box"),
+        ((SEEN, spaces.MultiBinary(2)), "expected Discrete, or MultiDiscrete or a Box of floats in one dimension"),
+        ((SEEN, spaces.MultiDiscrete([[2, 2]])), "in one dimension"),
+        ((SEEN, spaces.Box(-1, 1, (2, 2))), "in one dimension"),
         ((SEEN, spaces.Box(0, 9, (2,), np.int64)), "of floats"),
         ((SEEN, spaces.Discrete(3), 0), "frame_stack 0"),
         ((SEEN, spaces.Discrete(3), 1, 0), "max_steps 0"),

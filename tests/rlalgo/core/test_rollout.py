@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from rlalgo import Episodes, Policy, rollout
 from rlalgo.core.rollout import distinct, episode, traces
+from rlalgo.errors import EnvironmentFault
 from tests.rlalgo.toy_data import as_lists
 from tests.rlalgo.toy_envs import Blink, Chain, Drift
 
@@ -217,6 +221,57 @@ def test_without_observations_it_is_the_same_play_in_no_memory(make: Callable[[]
     assert not bare.observations.any()
     assert bare.observations.untyped_storage().nbytes() == kept.observations[0].nbytes
     assert bare.check("bare") is bare
+
+
+class Says(Chain):
+    """Its episode number k ends with the k-th of the infos; all other steps claim success, in vain."""
+
+    def __init__(self, infos: Sequence[dict[str, Any]]) -> None:
+        super().__init__()
+        self.infos = infos
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict]:
+        self.episode = arguments["seed"]
+        return super().reset(**arguments)
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        *answer, terminated, truncated, _ = super().step(action)
+        over = terminated or truncated
+        return *answer, terminated, truncated, self.infos[self.episode] if over else {"success": True, "x": 9}
+
+
+NUMBERS = st.none() | st.booleans() | st.floats(width=32) | st.integers(-9, 9).map(np.int64)
+INFOS = st.dictionaries(st.sampled_from(["success", "is_success", "x", "y", "other"]), NUMBERS)
+
+
+@given(st.lists(INFOS, min_size=1, max_size=5), st.integers(1, 3))
+def test_numbers_of_the_last_info_are_recorded(infos: list[dict[str, Any]], rows: int) -> None:
+    envs = [Says(infos) for _ in range(rows)]
+    policy = Deterministic(envs[0].action_space, [Options()] * rows)
+    played = rollout(policy, envs, len(infos), 0, info=["x", "y", "z"])
+
+    def expected(name: str, otherwise: float) -> list[float]:
+        said = [info.get(name, info.get("is_success") if name == "success" else None) for info in infos]
+        return [otherwise if value is None or not np.isfinite(value) else float(value) for value in said]
+
+    columns = {"success": expected("success", math.nan), "x": expected("x", math.nan), "y": expected("y", math.nan)}
+    columns = {name: values for name, values in columns.items() if not np.isnan(values).all()}
+    if "success" in columns:
+        columns["success"] = expected("success", 0.0)
+    assert set(played.info) == {"option", "seed", "pull", "fast", *columns}
+    for name, values in columns.items():
+        np.testing.assert_array_equal(played.info[name].numpy(), np.array(values, np.float32))
+
+
+@pytest.mark.parametrize("value", ["yes", np.zeros(2), [1], {}, 1j])
+@pytest.mark.parametrize("name", ["success", "is_success", "x"])
+def test_what_is_no_number_there_is_refused(name: str, value: Any) -> None:
+    env = Says([{name: value}])
+    policy = Deterministic(env.action_space, [Options()])
+    with pytest.raises(
+        EnvironmentFault, match=r"episode of seed 0, step \d+: the info's (success|x) is .*; expected a"
+    ):
+        rollout(policy, [env], 1, 0, info=["x"])
 
 
 def test_the_spec_is_the_environments() -> None:

@@ -88,7 +88,16 @@ def test_discrete_actions_are_counted_from_0(actions: list[int], start: int) -> 
     assert torch.equal(scaler(raw), counted)
     assert torch.equal(scaler.inverse(counted), raw)
     assert 0 <= int(scaler(torch.tensor(0))) < 6  # padding
-    assert not list(scaler.buffers())
+    assert not scaler.state_dict()
+
+
+def test_several_discrete_actions_are_counted_from_0() -> None:
+    scaler = ActionScaler(spaces.MultiDiscrete([3, 2], start=[-1, 4]))
+    raw = torch.tensor([[[-1, 5], [1, 4]]])  # (1, 2, M)
+    assert scaler(raw).tolist() == [[[0, 1], [2, 0]]]
+    assert torch.equal(scaler.inverse(scaler(raw)), raw)
+    assert scaler(torch.zeros(2, dtype=torch.int64)).tolist() == [1, 0]  # padding is within
+    assert not scaler.state_dict()
 
 
 def test_bounds_come_from_the_spec_and_scales_with_the_weights() -> None:

@@ -22,6 +22,7 @@ from rlalgo.nets import (
     DiscreteHead,
     Gaussian,
     GaussianHead,
+    MultiDiscreteHead,
     SquashedGaussian,
     SquashedGaussianHead,
     action_head,
@@ -198,7 +199,27 @@ def test_categorical_draws_have_their_probabilities() -> None:
     torch.testing.assert_close(shares, torch.tensor([0.2, 0.5, 0.3]), atol=0.015, rtol=0)
 
 
+def test_several_actions_are_as_likely_as_all_of_them_one_by_one() -> None:
+    """Where one action has fewer choices than another, what it does not have is never drawn nor the likeliest."""
+    space = spaces.MultiDiscrete([3, 1, 2])
+    head, features = MultiDiscreteHead(4, space), torch.randn(2, 5, 4)
+    logits = head.out(features).unflatten(-1, (3, 3))
+    parts = [TorchCategorical(logits=logits[..., i, :n]) for i, n in enumerate((3, 1, 2))]
+    distribution = head(features)
+    drawn = distribution.sample(seeded())
+    assert all(space.contains(action) for action in drawn.flatten(0, 1).numpy())
+    expected = torch.stack([part.log_prob(drawn[..., i]) for i, part in enumerate(parts)]).sum(0)
+    torch.testing.assert_close(distribution.log_prob(drawn), expected)
+    assert torch.equal(distribution.mode(), torch.stack([part.logits.argmax(-1) for part in parts], -1))
+    (-distribution.log_prob(drawn)).mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    many = head(features[0, 0].expand(20_000, 4)).sample(seeded())
+    shares = many[:, 2].bincount(minlength=2) / 20_000
+    torch.testing.assert_close(shares, parts[2].probs[0, 0].detach(), atol=0.015, rtol=0)
+
+
 def test_the_head_fits_the_space() -> None:
+    assert type(action_head(8, spaces.MultiDiscrete([2, 3]))) is MultiDiscreteHead
     assert type(action_head(8, BOX)) is DeterministicHead
     assert type(action_head(8, BOX, gaussian=True)) is GaussianHead
     assert type(action_head(8, DISCRETE)) is DiscreteHead

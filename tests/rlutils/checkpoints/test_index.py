@@ -30,11 +30,9 @@ def test_what_a_person_puts_beside_the_checkpoints_stays(run: Path) -> None:
     (find(run) / "notes.txt").write_text("the good one")
     (folder / "step_000000004").symlink_to(folder / "thesis")
     write_index(folder, Index("x", *(["step_000000060"] * 2), ["step_000000004", "step_000000060"]))
-    (folder / ".step_000000061.tmp").mkdir()  # of a process that was killed
     prune(folder)
     assert all((folder / name / "model.safetensors").exists() for name in own)
     assert (folder / "step_000000004").is_symlink()
-    assert not (folder / ".step_000000061.tmp").exists()
     write_index(folder, Index("x", "step_000000010", None, ["step_000000010", "step_000000060"]))
     prune(folder)
     assert [path.name for path in (folder / "step_000000060").iterdir()] == ["notes.txt"]
@@ -71,8 +69,9 @@ def test_a_checkpoints_own_path_plays(run: Path, tmp_path: Path) -> None:
     assert len(list((run / "evaluations").glob("evaluate_*.json"))) == 1
     shutil.copytree(find(run), tmp_path / "alone")
     assert rlutils.load(tmp_path / "alone").name == "bc"
-    with pytest.raises(CheckpointError, match=r"alone lies in no run folder.*rlutils\.load"):
-        rlutils.evaluate(tmp_path / "alone", plugins=[PLUGIN])
+    alone = rlutils.evaluate(tmp_path / "alone", overrides=["env=toy", "evaluation.episodes=1"], plugins=[PLUGIN])
+    assert alone.policies == result.policies
+    assert len(list((tmp_path / "alone" / "evaluations").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -86,7 +85,7 @@ def test_a_checkpoints_own_path_plays(run: Path, tmp_path: Path) -> None:
 def test_an_index_of_another_make_is_refused_and_noted(content: Any, run: Path) -> None:
     file = run / "checkpoints" / "index.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(CheckpointError, match=r"index\.json: is not an index of checkpoints .*remove it"):
+    with pytest.raises(CheckpointError, match=r"index\.json: .*; remove this index"):
         rlutils.load(run)
     with pytest.raises(CheckpointError, match=r"index\.json"):
         prune(file.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ from rlutils.collecting.minari_writer import Recorded
 from rlutils.collecting.settings import CollectSettings
 from rlutils.config.catalogue import catalogue
 from rlutils.config.files import read_yaml
+from rlutils.envs.gym import make_env
 from tests.rlutils.runs import toy_config
 from tests.rlutils.toy_plugin import PointEnv
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "collect"
 
 
 def quiet(phase: str, done: float) -> None:
@@ -188,11 +192,23 @@ def test_a_run_refuses_another_action_space_and_unknown_options(run: Path) -> No
         recorded(RunPolicy(RunPolicy.Config(run=str(run), policies=({"target_retrun": 1},))), PointEnv(), 10)
 
 
+@pytest.mark.parametrize("name", ["hopper", "cartpole"])
+def test_the_shipped_random_scores_are_those_of_our_own_environments(name: str) -> None:
+    """D4RL's are of others."""
+    values = parse(CollectSettings, read_yaml(CONFIGS / f"{name}.yaml"), catalogue())
+    assert values.ref_scores is not None
+    with contextlib.closing(make_env(values.env.id, values.env.kwargs)) as env:
+        policy, _ = next(iter(Random(Random.Config()).policies(env, 0, quiet)))
+        returns = [episode(policy, env, 10_000 + number).ret for number in range(100)]
+    error = np.std(returns, ddof=1) / 10
+    assert abs(np.mean(returns) - values.ref_scores[0]) < 4 * error
+
+
 @pytest.mark.slow
 def test_hopper_collects_a_wide_even_spread_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped configuration: 30,000 steps or more, below 100 to above 2,000, the same arrays again."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    values = read_yaml(Path(__file__).parents[3] / "configs" / "collect" / "hopper.yaml")
+    values = read_yaml(CONFIGS / "hopper.yaml")
     arrays = []
     for name in ("a-v0", "b-v0"):
         result = collect(parse(CollectSettings, {**values, "id": f"hopper/{name}"}, catalogue()))

@@ -15,7 +15,7 @@ import minari
 import numpy as np
 import pytest
 
-import tests.rlalgo.toy_envs  # noqa: F401 (registers the environments)
+import tests.rlalgo.toy_envs
 from rlalgo.config import parse
 from rlalgo.errors import ConfigError, DataError, EnvironmentFault
 from rlutils.collecting.collect import collect
@@ -77,6 +77,13 @@ def test_a_collected_dataset_loads_as_episodes_with_its_facts(root: Path) -> Non
     assert episodes.info["seed"].tolist() == list(range(result.episodes))
     assert str(episodes.observations.dtype) == "torch.float32"
     assert minari.load_dataset(result.id).storage.metadata["description"] == "a test"
+
+
+def test_success_is_stored_with_every_episode(root: Path) -> None:
+    episodes = MinariSource(MinariSource.Config(id=record(env={"id": "toy/Goal-v0"}, steps=300).id)).load()
+    reached = episodes.terminations[episodes.starts[1:] - 1].tolist()
+    assert episodes.info["success"].tolist() == reached
+    assert len(set(reached)) == 2
 
 
 def test_frames_are_stored_without_loss(root: Path) -> None:
@@ -201,17 +208,26 @@ def test_an_endless_behavior_is_stopped_at_the_steps_asked_for(breaks: str) -> N
     ]
 
 
+class Broken(tests.rlalgo.toy_envs.Drift):
+    """Gives what is no number as its observation or its reward."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def step(self, action: Any) -> Any:
+        answer = list(super().step(action))
+        answer[self.at] = answer[self.at] * float("nan")
+        return tuple(answer)
+
+
+gymnasium.register("toy/Broken-v0", entry_point=f"{__name__}:Broken")
+
+
 @pytest.mark.parametrize(("at", "what"), [(0, "the observation"), (1, "the reward")])
 def test_what_an_environment_may_not_give(at: int, what: str, root: Path) -> None:
-    class Broken(gymnasium.Wrapper):
-        def step(self, action: Any) -> Any:
-            answer = list(super().step(action))
-            answer[at] = answer[at] * float("nan")
-            return tuple(answer)
-
-    gymnasium.register(f"toy/Broken{at}-v0", entry_point=lambda: Broken(gymnasium.make("toy/Drift-v0").unwrapped))
-    with pytest.raises(EnvironmentFault, match=rf"Broken{at}-v0, episode of seed 0, step 0: {what} is .*nan.*finite"):
-        record(env={"id": f"toy/Broken{at}-v0"})
+    with pytest.raises(EnvironmentFault, match=rf"Broken-v0, episode of seed 0, step 0: {what} is .*nan.*finite"):
+        record(env={"id": "toy/Broken-v0", "kwargs": {"at": at}})
     assert list(root.iterdir()) == []
 
 
@@ -360,3 +376,12 @@ def test_progress_is_told(root: Path) -> None:
     assert all(0 <= done <= 1 for _, done in said)
     assert said[-1][0] == "writing"
     assert any("episodes" in phase for phase, _ in said)
+
+
+def test_an_environment_that_cannot_be_stored_is_told_before_it_is_played(root: Path) -> None:
+    gymnasium.register("toy/Callable-v0", entry_point=tests.rlalgo.toy_envs.Goal, max_episode_steps=12)
+    try:
+        with pytest.raises(EnvironmentFault, match=r"env: toy/Callable-v0 cannot be stored .*entry_point='m"):
+            record(env={"id": "toy/Callable-v0"})
+    finally:
+        del gymnasium.registry["toy/Callable-v0"]

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlalgo.errors import ConfigError
-from rlutils.config.files import dump_yaml, parse_yaml, read_yaml, write_atomic, write_json, write_yaml
+from rlutils.config.files import read_yaml, write_atomic, write_json, write_yaml
+from rlutils.config.yaml_text import dump_yaml, parse_yaml
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_faults_name_file_and_line(tmp_path: Path, text: str, line: int, words: 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.yaml: there is no such file"):
         read_yaml(tmp_path / "missing.yaml")
-    with pytest.raises(ConfigError, match="cannot be read: it is a folder; give a YAML file"):
+    with pytest.raises(ConfigError, match="cannot be read: it is a folder; give a file"):
         read_yaml(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(ConfigError, match=r"binary\.yaml"):
@@ -276,9 +277,9 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("9" * 5000, "a whole number of more than 100 digits"),
         ("0x" + "f" * 20_000, "a whole number of more than 100 digits"),
         ("? [a]\n: 1", "a key is a list or a mapping"),
-        ('"\\Uffffffff"', "is not YAML"),
-        ('"\\ud800"', "is not YAML"),
-        ("x" * 2_000_001, "has 2,000,001 characters, and YAML has at most 2,000,000 here"),
+        ('"\\Uffffffff"', "invalid Unicode character escape code"),
+        ('"\\ud800"', "invalid Unicode character escape code"),
+        ("x" * 1_000_001, "has 1,000,001 characters, and YAML has at most 1,000,000 here"),
     ],
 )
 def test_absurd_yaml_is_refused_at_once(text: str, message: str) -> None:
@@ -298,14 +299,20 @@ def test_aliases_and_merges_of_plain_size_are_read() -> None:
     assert parse_yaml(text) == {"a": same, "b": same, "c": {"x": 2, "y": [1, 2]}, "d": 3, "e": "3"}
 
 
+def test_nothing_is_written_that_would_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"large\.yaml: would have 1,\d{3},\d{3} characters, and 1,000,000 are read"):
+        write_yaml(tmp_path / "large.yaml", ["x" * 99] * 10_500)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_plain_file_or_too_large_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     with (tmp_path / "large.yaml").open("wb") as file:
         file.truncate(100_000_000)
     for path, message in (
-        (tmp_path / "pipe.yaml", "is a pipe, a socket or a device; give a YAML file"),
+        (tmp_path / "pipe.yaml", "is a pipe, a socket or a device; give a file"),
         (Path("/dev/zero"), "is a pipe, a socket or a device"),
-        (tmp_path / "large.yaml", "has 100,000,000 bytes, and a YAML file has at most 2,000,000"),
+        (tmp_path / "large.yaml", "has 100,000,000 bytes, and such a file has at most"),
     ):
         with pytest.raises(ConfigError, match=message):
             read_yaml(path)

@@ -16,7 +16,8 @@ from rlalgo.errors import ConfigError
 from rlalgo.schema import schema
 from rlutils.collecting.settings import CollectSettings
 from rlutils.config.catalogue import BUILTINS, catalogue, read_settings
-from rlutils.config.files import dump_yaml, parse_yaml, read_yaml
+from rlutils.config.files import read_yaml
+from rlutils.config.yaml_text import dump_yaml, parse_yaml
 from rlutils.config.overrides import override
 from rlutils.config.settings import Evaluation, Settings
 from tests.rlutils.runs import OURS, toy_config

@@ -171,4 +171,3 @@ def test_nothing_is_recorded_where_nothing_is_done() -> None:
         assert (found is not None) is last, shape
     found = Images.needed(spaces.Box(0, 255, (84, 84, 4), np.uint8), gray=False, size=(84, 84))
     assert found == Images(channels_last=True)
-    assert Images.recorded({"images": found.record()}) == found

@@ -66,7 +66,7 @@ def test_list_names_the_sound_and_the_broken(root: Path) -> None:
     assert whole.size == sum(f.stat().st_size for f in (root / "toy/pendulum/a-v0/data").iterdir())
     assert (found["plain-v1"].env_id, found["plain-v1"].ref_scores, found["plain-v1"].steps) == (None, None, 15)
     for name, why in (
-        ("cut", "cannot be read"), ("short", "7 episodes"), ("bare", "metadata.json is missing"), ("begun", "missing")
+        ("cut", "cannot be read"), ("short", "7 episodes"), ("bare", "json: there is"), ("begun", "no such file")
     ):  # fmt: skip
         assert why in str(found[f"toy/{name}-v0"].broken)
 
@@ -111,7 +111,7 @@ def test_inspecting_what_is_broken_or_absent(root: Path) -> None:
     with pytest.raises(DataError, match="says 15 steps"):
         inspect_dataset(ID)
     shutil.rmtree(root / ID / "data")
-    with pytest.raises(DataError, match=r"metadata.json is missing"):
+    with pytest.raises(DataError, match=r"metadata\.json: there is no such file"):
         inspect_dataset(ID)
     write_dataset(root, "toy/none-v0")
     with edit(root, "toy/none-v0") as file:

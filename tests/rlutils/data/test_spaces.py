@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlalgo.core.spaces import from_mapping, to_mapping
-from rlutils.config.files import dump_yaml, parse_yaml
+from rlutils.config.yaml_text import dump_yaml, parse_yaml
 from rlutils.data.spaces import (
     OutsideSpace,
     flatten_batch,

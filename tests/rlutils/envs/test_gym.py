@@ -21,7 +21,7 @@ from rlalgo.config import parse
 from rlalgo.core.spec import DataSpec
 from rlalgo.errors import EnvironmentFault
 from rlalgo.registry import Catalogue
-from rlutils.config.files import dump_yaml, parse_yaml
+from rlutils.config.yaml_text import dump_yaml, parse_yaml
 from rlutils.data.minari_source import MinariSource
 from rlutils.envs import rendering
 from rlutils.envs.gym import GymEnv
@@ -225,13 +225,13 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "argument": ({}, {"kwargs": {"color": 1}}, r"made with {'color': 1}: TypeError.*color"),
     "refusal": ({}, {"kwargs": {"size": 13}}, "RuntimeError: no room of this size"),
     "observations": ({"observation_space": spaces.Box(-1, 1, (4,))}, {}, r"observations are Dict.*the data's are Dict"),
-    "plain data": ({"preprocess": {}, "observation_space": spaces.Box(-1, 1, (4,))}, {}, r"are Dict.* are Box.*\(4,\)"),
-    "no dict": ({}, {"id": "Pendulum-v1"}, r"observations are Box\(.*the data's are Dict"),
+    "plain data": ({"preprocess": {}, "observation_space": spaces.Box(-1, 1, (4,))}, {}, "are Dict.* are Box of 4 "),
+    "no dict": ({}, {"id": "Pendulum-v1"}, "observations are Box of 3 .*the data's are Dict"),
     "images": (
         {"preprocess": {}, "observation_space": FRAMES, "env_id": "CartPole-v1"}, {}, "are Box.*the data's are Box"
     ),
-    "number of actions": ({"action_space": spaces.Box(-1, 1, (3,))}, {}, r"actions are .*\(2,\).* are .*\(3,\)"),
-    "range of actions": ({"action_space": spaces.Box(-2, 2, (2,))}, {}, r"actions are Box\(-1.* are Box\(-2"),
+    "number of actions": ({"action_space": spaces.Box(-1, 1, (3,))}, {}, "actions are Box of 2 .* are Box of 3 "),
+    "range of actions": ({"action_space": spaces.Box(-2, 2, (2,))}, {}, "actions are .*, -1 to 1.* are .*, -2 to 2"),
     "kind of actions": ({"action_space": spaces.Discrete(2)}, {}, r"actions are Box.*the data's are Discrete\(2\)"),
     "wrapper": (
         {"preprocess": {"env_wrappers": [{"name": "W", "entry_point": "os:getcwd", "kwargs": {}}]}}, {},

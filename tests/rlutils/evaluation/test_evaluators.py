@@ -410,7 +410,7 @@ def test_the_return_head_by_hand() -> None:
     torch.manual_seed(0)
     config = DecisionTransformer.Config(context_length=3, embed_dim=8, n_layers=1, return_loss=1.0, return_scale=2.0)
     algo = DecisionTransformer(episodes.spec, config).train()
-    algo.prepare(episodes, 1)
+    algo.prepare(episodes, 10_000)
     found = calibration(algo, episodes, batch_size=3)
     got, wanted = [], []
     algo.eval()
@@ -473,7 +473,7 @@ def test_held_out_episodes_are_kept_from_training_recorded_and_the_same_after_a_
     assert (len(run.held_out), len(run.episodes), kept["episodes"]) == (10, 30, 30)
     assert kept["held_out"] == run.held_out.info["episode"].tolist() == sorted(set(kept["held_out"]))
 
-    source = rlutils.train(toy_config("dt", trainer={"name": "offline", "steps": 1}), out=tmp_path / "all").episodes
+    source = rlutils.train(toy_config("bc", trainer={"name": "offline", "steps": 1}), out=tmp_path / "all").episodes
     trained_on = [i for i in range(40) if i not in kept["held_out"]]
     assert torch.equal(run.held_out.rewards, source.select(torch.tensor(kept["held_out"])).rewards)
     assert torch.equal(run.episodes.observations, source.select(torch.tensor(trained_on)).observations)

@@ -117,7 +117,7 @@ def policy(options: dict[str, Any], returns: np.ndarray, scored: bool = True) ->
         "label": ", ".join(f"{k}={v:g}" for k, v in options.items()) or "policy",
         "options": options,
         "returns": returns.tolist(),
-        "lengths": [int(r / 3.2) + 10 for r in returns],
+        "lengths": [max(int(r / 3.2), 0) + 10 for r in returns],
         "seeds": list(range(1_000_000, 1_000_000 + len(returns))),
         "mean": mean,
         "sd": sd,

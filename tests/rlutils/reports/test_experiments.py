@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from rlalgo.config import to_mapping
+from rlutils.config.catalogue import read_settings
+from rlutils.config.files import read_yaml, write_yaml
 from rlutils.reports.experiments import experiments
 from tests.rlutils.reports.fake_runs import (
     fake_run,
@@ -15,6 +18,7 @@ from tests.rlutils.reports.fake_runs import (
     report,
     three_seeds,
 )
+from tests.rlutils.runs import toy_config
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -57,3 +61,19 @@ def test_runs_are_grouped_by_configuration(tmp_path: Path) -> None:
     assert [row[0][0] for row in page.tables[0][1:]] == [f"{i}. {title}" for i, title in enumerate(titles, 1)]
     best = max(statistics.fmean(values) for values in read_returns(tmp_path / "wide", 4000).values())
     assert page.tables[0][2][4][0] == f"{best:,.0f}"
+
+
+def test_an_option_that_older_runs_lack_does_not_split_seeds(tmp_path: Path) -> None:
+    """It had today's default; one that has another value is another configuration."""
+    for seed in range(3):
+        values = to_mapping(read_settings(toy_config("bc", seed=seed, source={"name": "minari", "id": "a-v0"}))[0])
+        if seed == 1:  # written before there were these
+            del values["holdout"], values["algo"]["clip"], values["trainer"]["max_loss"]
+        values["plugins"], values["env"] = [], {"name": "gym"}
+        (tmp_path / str(seed)).mkdir()
+        write_yaml(tmp_path / str(seed) / "config.yaml", values)
+    runs = [tmp_path / str(seed) for seed in range(3)]
+    (found,) = experiments(runs)
+    assert [run.config["seed"] for run in found.runs] == [0, 1, 2]
+    write_yaml(runs[1] / "config.yaml", {**read_yaml(runs[1] / "config.yaml"), "holdout": 0.5})
+    assert len(experiments(runs)) == 2

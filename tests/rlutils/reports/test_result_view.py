@@ -34,6 +34,14 @@ def test_printed_tables_of_runs_hold_the_same_numbers(tmp_path: Path) -> None:
     assert "over 300 single episodes" in text.getvalue()
 
 
+def test_tables_are_never_cut_to_the_terminals_width(tmp_path: Path) -> None:
+    texts = io.StringIO(), io.StringIO()
+    for text, width in zip(texts, (40, 300), strict=True):
+        print_results(experiments(three_seeds(tmp_path / str(width))), Console(file=text, width=width))
+    narrow, wide = (text.getvalue().splitlines() for text in texts)
+    assert narrow == wide
+
+
 def test_printed_tables_of_a_suite_hold_the_same_numbers(tmp_path: Path) -> None:
     results: SuiteResults = suite_results(fake_suite(tmp_path / "out", {"dt/cheetah/s0": "failed"}))
     console = Console(file=io.StringIO(), width=200)

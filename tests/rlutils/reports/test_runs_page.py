@@ -285,7 +285,7 @@ def test_a_run_that_played_nothing_shows_what_was_measured(tmp_path: Path) -> No
     ("name", "content", "said"),
     [
         ("data.json", '{"name": "x", "returns": [1, 2', "data.json is left out"),
-        ("data.json", '{"name": "x", "returns": [], "steps": 1}', "no or infinite returns"),
+        ("data.json", '{"name": "x", "returns": [], "steps": 1}', "returns: List should have at least 1 item"),
         ("run.yaml", "state: [", "run.yaml is left out"),
         ("run.yaml", "step: many", "run.yaml is left out: step"),
         ("plugins.yaml", "just text", "plugins.yaml is left out"),

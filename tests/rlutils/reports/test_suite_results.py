@@ -5,18 +5,15 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rlalgo.errors import ConfigError
 from rlutils.config.files import write_yaml
+from rlutils.reports.experiments import experiments
 from rlutils.reports.suite_page import markdown
-from rlutils.reports.suite_results import suite_results
-from tests.rlutils.reports.fake_runs import (
-    fake_run,
-    fake_suite,
-    returns_of,
-    scores,
-)
+from rlutils.reports.suite_results import results_of, suite_results
+from tests.rlutils.reports.fake_runs import fake_run, fake_suite, policy, returns_of, scores, write_evaluation
 
 
 @pytest.mark.parametrize(("best", "step"), [(False, 1500), (True, 1000)])
@@ -108,3 +105,13 @@ def test_a_broken_plan_is_named(tmp_path: Path) -> None:
     write_yaml(tmp_path / "suite.yaml", {"suite": "x", "runs": [{"name": 3}]})
     with pytest.raises(ConfigError, match=r"suite\.yaml: runs\[0\]\.name: should be a valid string, got 3; run"):
         suite_results(tmp_path)
+
+
+def test_the_best_of_negative_returns_may_be_zero(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", targets=(), steps=(500, 1000, 1500), best=None, scored=False)
+    for step, mean in ((500, -5.0), (1000, 0.0), (1500, -3.0)):
+        write_evaluation(run, step, [policy({}, np.array([mean - 1, mean + 1]), scored=False)])
+    results = results_of(experiments([run]))
+    summary = results.summary(results.rows[0], results.datasets[0], best=True)
+    assert summary is not None
+    assert summary.mean == 0.0

@@ -15,7 +15,7 @@ from rlutils.config import files
 from rlutils.machine import clock
 from rlutils.reports.experiments import experiments
 from rlutils.reports.runs_page import write_report
-from rlutils.reports.writing import decimals, highlight, moment, number, short
+from rlutils.reports.writing import decimals, highlight, moment, number
 from tests.rlutils.reports.fake_runs import (
     fake_run,
 )
@@ -59,7 +59,6 @@ def test_highlighting_knows_keys_numbers_words_and_text() -> None:
 
 def test_numbers_are_written_for_people() -> None:
     assert [number(x, 1) for x in (1234.56, -0.5, -0.01, None, float("nan"))] == ["1,234.6", "−0.5", "0.0", "–", "–"]
-    assert [short(x) for x in (1234.5, -12.34567, 0.0, 2e7)] == ["1,234", "-12.35", "0", "2e+07"]
     assert [decimals([x]) for x in (-3000, 250, 2.5, 0.1)] == [0, 1, 2, 3]
     assert [clock(x) for x in (4.25, 200, 7500)] == ["4.25 s", "3 min 20 s", "2 h 5 min"]
     assert moment("2025-11-21T09:03:00+01:00") == "21 November 2025, 09:03"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rlutils.config.files import write_yaml
+from rlutils.config.recorded import differences
 from rlutils.sweeps import sweep as sweeping
-from rlutils.sweeps.job import differences, last_error, progress
+from rlutils.sweeps.job import last_error, progress
 from tests.rlutils.sweeps.suites import write_suite
 
 

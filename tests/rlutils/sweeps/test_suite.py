@@ -60,7 +60,7 @@ def test_the_command_of_a_run_makes_the_same_settings(tmp_path: Path) -> None:
     for cell in read_suite(path)[1]:
         config, *overrides = cell.words
         assert to_mapping(read_settings(config, overrides)[0]) == to_mapping(cell.settings)
-        assert cell.command(Path("out")).endswith(f"seed={cell.seed} --out out/{cell.name}")
+        assert cell.command(Path("out")).endswith(f"seed={cell.seed} --out out/{cell.name} --continue")
 
 
 def test_a_mapping_is_merged_and_a_named_one_replaces() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,41 +22,88 @@ from rlalgo.config import to_mapping
 from rlalgo.errors import ConfigError, RlalgoError
 from rlutils import train
 from rlutils.cli import app
+from rlutils.config.claim import claimed
 from rlutils.config.files import read_yaml, write_yaml
+from rlutils.machine import birth
 from rlutils.reports.suite_results import suite_results
 from rlutils.sweeps import sweep as sweeping
 from rlutils.sweeps.job import last_error
 from rlutils.sweeps.plan import read_plan
-from rlutils.sweeps.suite import read_suite
 from tests.rlutils.runs import PLUGIN, command, equal, state, toy_config, weights
 from tests.rlutils.sweeps.suites import quiet, write_suite
 
 FAKE = """
-import fcntl, json, os, pathlib, sys
-request = json.loads(sys.stdin.readline())
-folder = pathlib.Path(request["folder"])
-book = pathlib.Path(sys.argv[1])
-name = f"{request['settings']['algo']['name']} {request['settings']['seed']}"
+import json, os, pathlib, signal, sys, time
+book, config, *words = sys.argv[1:]
+folder, how = pathlib.Path(words[-2]), words[-1]
+given = dict(word.split("=", 1) for word in words if "=" in word)
+book = pathlib.Path(book)
+name = f"{pathlib.Path(config).stem} {given['seed']}"
 with (book / "calls").open("a") as file:
-    file.write(json.dumps({"name": name, "resume": request["resume"], "threads": request["settings"]["threads"],
-                           "omp": os.environ["OMP_NUM_THREADS"], "command": request["command"]}) + "\\n")
+    file.write(json.dumps({"name": name, "how": how, "threads": int(given["threads"]),
+                           "omp": os.environ["OMP_NUM_THREADS"], "words": [config, *words]}) + "\\n")
 fails = json.loads((book / "fails").read_text()) if (book / "fails").exists() else {}
 done = sum(json.loads(line)["name"] == name for line in (book / "calls").open())
-print("Traceback ...")
+print("Traceback ...", flush=True)
+folder.mkdir(parents=True, exist_ok=True)
+sleeps = json.loads((book / "sleeps").read_text()) if (book / "sleeps").exists() else {}
+if sleeps.get(name) == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (folder / ".claim").mkdir(exist_ok=True)
+    while True:
+        (folder / ".claim" / "owner.json").write_text("{}")  # a heartbeat is no progress
+        time.sleep(0.1)
+for _ in range(20 if name in sleeps else 0):
+    (folder / "metrics.csv").write_text("")
+    time.sleep(0.1)
 if done <= fails.get(name, 0):
     sys.exit(f"ValueError: {name} is broken")
-folder.mkdir(parents=True, exist_ok=True)
-(folder / "config.yaml").write_text(json.dumps(request["settings"]))
+settings = json.loads((book / "settings").read_text())[str(folder)]
+(folder / "config.yaml").write_text(json.dumps(settings))
 (folder / "run.yaml").write_text(json.dumps({"state": "finished", "step": 60, "seconds": 1.5}))
 """
-"""A worker that trains nothing but leaves a finished run, and fails as often as it is told."""
+"""Trains nothing but leaves a finished run, and fails as often as it is told."""
+
+
+SLEEPER = """
+import time
+from dataclasses import dataclass
+from rlalgo import hookimpl
+
+class Sleeper:
+    name = "sleeper"
+
+    @dataclass(frozen=True)
+    class Config:
+        pass
+
+    def __init__(self, config):
+        pass
+
+    @hookimpl
+    def rlalgo_on_step(self, run, step, metrics):
+        if step == 30 and not run.resumed:
+            time.sleep(1000)
+
+@hookimpl
+def rlalgo_register_callbacks(register):
+    register(Sleeper)
+"""
 
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
-    """Sweeps with the worker above; gives what it was asked for so far, in order."""
+    """Sweeps with the command above; gives what it was asked for so far, in order."""
     (tmp_path / "fake.py").write_text(FAKE)
-    monkeypatch.setattr(sweeping, "WORKER", (sys.executable, "-S", str(tmp_path / "fake.py"), str(tmp_path)))
+    monkeypatch.setattr(sweeping, "TRAIN", (sys.executable, "-S", str(tmp_path / "fake.py"), str(tmp_path)))
+    real, settings = sweeping.look, dict[str, Any]()
+
+    def look(cell: Any, out: Path) -> sweeping.Job:
+        settings[str(out / cell.name)] = to_mapping(cell.settings)
+        (tmp_path / "settings").write_text(json.dumps(settings))
+        return real(cell, out)
+
+    monkeypatch.setattr(sweeping, "look", look)
     calls = tmp_path / "calls"
     return lambda: [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
 
@@ -82,7 +130,9 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, fake: Callable[[], list[
     assert [call["name"] for call in fake()][4:] == ["dt 3", "dt 3", "dt 1", "dt 1"]
     assert len(jobs) == 8
     assert all(file.stat().st_mtime_ns == before for file, before in times.items())
-    assert fake()[0]["command"].startswith(f"rlalgo train {tmp_path}/bc.yaml source.episodes=10 seed=3 --out ")
+    run = str(tmp_path / "out/bc/small/s3")
+    assert fake()[0]["words"][:3] == [f"{tmp_path}/bc.yaml", "source.episodes=10", "seed=3"]
+    assert fake()[0]["words"][-3:] == ["--out", run, "--continue"]
     assert [run.name for run in read_plan(tmp_path / "out").runs] == [job.name for job in jobs]
 
 
@@ -132,7 +182,7 @@ def test_changed_settings_are_refused_and_replaced_only_on_demand(
     assert "large" not in listed
     assert len(fake()) == 4
     quiet(path, replace=True)
-    assert [(call["name"], call["resume"]) for call in fake()[4:]] == [("dt 0", False)]
+    assert [(call["name"], call["how"]) for call in fake()[4:]] == [("dt 0", "--replace")]
 
 
 def test_a_run_that_failed_to_be_replaced_is_not_resumed_as_it_was(
@@ -147,18 +197,14 @@ def test_a_run_that_failed_to_be_replaced_is_not_resumed_as_it_was(
     write_suite(tmp_path, seeds=[0], datasets={"one": {"trainer.steps": 7}}, algos={"bc": "bc.yaml"})
     (tmp_path / "fails").write_text(json.dumps({"bc 0": 2}))
     quiet(path, replace=True)
-    assert [call["resume"] for call in fake()] == [False, False, False]
+    assert [call["how"] for call in fake()] == ["--continue", "--replace", "--replace"]
 
 
 def test_one_sweep_at_a_time(tmp_path: Path, fake: Callable[[], list[dict[str, Any]]]) -> None:
     path = write_suite(tmp_path)
     (tmp_path / "out").mkdir()
-    with (tmp_path / "out" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write("process 7 on that machine")
-        lock.flush()
-        with pytest.raises(RlalgoError, match=r"a sweep is at work here already \(process 7 on that machine\)"):
-            quiet(path)
+    with claimed(tmp_path / "out"), pytest.raises(RlalgoError, match=rf"process {os.getpid()} on .* is at work here"):
+        quiet(path)
     assert fake() == []
     quiet(path, only=["bc/small"])
     assert len(fake()) == 2
@@ -170,7 +216,7 @@ def test_a_pattern_without_a_run_and_a_folder_of_something_else_are_refused(tmp_
         quiet(path, only=["bx"])
     (tmp_path / "out" / "bc" / "small" / "s3").mkdir(parents=True)
     (tmp_path / "out" / "bc" / "small" / "s3" / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match=r"holds thesis\.tex and is not a run"):
+    with pytest.raises(ConfigError, match="exists, is not empty and is not a run"):
         quiet(path)
 
 
@@ -287,39 +333,162 @@ def test_an_error_that_would_come_again_is_not_tried_again_and_told_whole(tmp_pa
     assert remarks == [f"bc/bad/s0 is not counted: it did not get as far as training, and said last: {jobs[0].note}"]
 
 
+def workers(parent: int) -> list[int]:
+    """The runs that a sweep has at work."""
+    listed = subprocess.run(["ps", "-ax", "-o", "ppid=,pid=,args="], capture_output=True, text=True).stdout
+    rows = (line.split(None, 2) for line in listed.splitlines())
+    return [int(child) for own, child, args in rows if int(own) == parent and "rlutils train" in args]
+
+
 @pytest.mark.slow
 def test_a_killed_run_is_resumed_by_the_same_sweep(tmp_path: Path) -> None:
     path, run = one_run(tmp_path, 300)
-    killed = []
 
     def kill() -> None:
         wait_for(run / "checkpoints" / "index.json")
-        listed = subprocess.run(["ps", "-ax", "-o", "ppid=,pid=,args="], capture_output=True, text=True).stdout
-        for parent, child, args in (line.split(None, 2) for line in listed.splitlines()):
-            if int(parent) == os.getpid() and "rlutils.sweeps.worker" in args:
-                killed.append(int(child))
-                os.kill(int(child), signal.SIGKILL)
+        (worker,) = workers(os.getpid())
+        os.kill(worker, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
     jobs, said = quiet(path)
     killer.join()
-    assert len(killed) == 1
     assert "failed and will be tried again: killed by SIGKILL" in said
     assert "bc/one/s5 goes on: stopped at step" in said
     whole = train(to_mapping(jobs[0].cell.settings), tmp_path / "whole").folder
     assert equal(weights(run), weights(whole))
 
 
-def test_a_run_stops_when_its_sweep_is_gone(tmp_path: Path) -> None:
+def test_a_killed_sweep_leaves_no_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
     path, run = one_run(tmp_path, 100_000)
-    settings = to_mapping(read_suite(path)[1][0].settings)
-    worker = subprocess.Popen(sweeping.WORKER, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert worker.stdin is not None
-    request = {"settings": settings, "folder": str(run), "command": "", "resume": False}
-    worker.stdin.write(json.dumps(request).encode() + b"\n")
-    worker.stdin.flush()
+    process = command("sweep", str(path), cwd=tmp_path)
     wait_for(run / "checkpoints" / "index.json")
-    worker.stdin.close()
-    assert worker.wait(60) == 130
-    assert read_yaml(run / "run.yaml")["state"] == "interrupted"
+    (worker,) = workers(process.pid)
+    process.kill()
+    process.communicate(timeout=60)
+    again = command("sweep", str(path), cwd=tmp_path)  # at once: the folder is free, and the run's end is waited for
+    until = time.monotonic() + 60
+    while birth(worker) is not None:
+        assert time.monotonic() < until, "the run goes on without its sweep"
+        time.sleep(0.05)
+    assert "stopped by SIGTERM after step" in (tmp_path / "out" / "logs" / "bc" / "one" / "s5.log").read_text()
+    while not workers(again.pid):
+        assert again.poll() is None
+        time.sleep(0.05)
+    again.send_signal(signal.SIGTERM)
+    said, errors = again.communicate(timeout=60)
+    assert again.returncode == 143
+    assert re.search(r"bc/one/s5 goes on: stopped at step [\d,]+$", said, re.MULTILINE), said + errors
+    assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_run_that_hears_no_signal_is_killed_when_its_sweep_is_gone() -> None:
+    run = """
+import os, signal, time
+from rlutils import machine
+machine.GRACE = 0.2
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+machine.end_with_parent()
+print(os.getpid(), machine.PARENT in os.environ, flush=True)
+time.sleep(100)
+"""
+    sweep = "import os, subprocess, sys; os.environ['RLALGO_PARENT'] = str(os.getpid()); subprocess.run(sys.argv[1:])"
+    with subprocess.Popen(
+        [sys.executable, "-c", sweep, sys.executable, "-c", run], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        worker, inherited = parent.stdout.readline().split()
+        parent.kill()
+    assert inherited == "False"
+    until = time.monotonic() + 10
+    while birth(int(worker)) is not None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_line_for_each_run_begins_it_and_then_does_nothing(tmp_path: Path) -> None:
+    path = write_suite(
+        tmp_path, seeds=[5], datasets={"a": {"source": {"name": "toy", "episodes": 9}}}, plugins=[PLUGIN]
+    )
+    result = CliRunner().invoke(app, ["sweep", str(path), "--commands"])
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[-3:] for line in lines] == [
+        ["--out", str(tmp_path / "out" / algo / "a" / "s5"), "--continue"] for algo in ("bc", "dt")
+    ]
+    assert [file.name for file in (tmp_path / "out").rglob("*")] == ["suite.yaml"]
+    script = lines[0].replace("rlalgo", f"{sys.executable} -m rlutils", 1)
+    run, seen = tmp_path / "out" / "bc" / "a" / "s5", []
+    for _ in range(2):
+        subprocess.run(["sh", "-c", script], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        seen.append({file: file.stat().st_mtime_ns for file in run.rglob("*")})
+    assert seen[0] == seen[1]
+    listed = CliRunner().invoke(app, ["sweep", str(path), "--dry-run"]).stdout
+    assert listed == "bc/a/s5: finished\ndt/a/s5: waiting\n"
+
+
+def test_a_run_that_hangs_is_ended_told_and_tried_again(
+    tmp_path: Path, fake: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hears no signal at that; one that is slow but moves is left alone."""
+    monkeypatch.setattr(sweeping, "GRACE", 0.3)
+    (tmp_path / "sleeps").write_text(json.dumps({"bc 3": "deaf", "dt 3": "slow"}))
+    path = write_suite(tmp_path, seeds=[3], datasets={"one": {}}, stall_minutes=0.02, processes=2)
+    start = time.monotonic()
+    jobs, said = quiet(path)
+    assert [(job.state, job.note, job.tries) for job in jobs] == [
+        ("failed", "hung: no progress for 1.2 s", 2), ("finished", "", 1),
+    ]  # fmt: skip
+    assert "bc/one/s3 failed and will be tried again: hung: no progress for 1.2 s" in said
+    assert time.monotonic() - start > 2 * (1.2 + 0.3)
+
+
+@pytest.mark.slow
+def test_a_plugin_that_sleeps_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "GRACE", 2.0)
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    path = write_suite(
+        tmp_path, algos={"bc": "bc.yaml"}, seeds=[3], datasets={"one": {}}, stall_minutes=0.5, plugins=["./sleeper.py"],
+        set={"*": {"callbacks": ["sleeper", "csv"]}},
+    )  # fmt: skip
+    jobs, said = quiet(path)
+    assert "bc/one/s3 failed and will be tried again: hung: no progress for 30 s" in said
+    assert "bc/one/s3 goes on: stopped at step 25" in said
+    assert [(job.state, job.tries) for job in jobs] == [("finished", 2)]
+
+
+def test_a_run_that_another_process_is_at_work_on_is_waited_for(
+    tmp_path: Path, fake: Callable[[], list[dict[str, Any]]]
+) -> None:
+    path = write_suite(tmp_path, seeds=[3], datasets={"one": {}})
+    sweeping.commands(path)  # which makes the suite's folder
+    with contextlib.ExitStack() as held:
+        held.enter_context(claimed(tmp_path / "out" / "bc" / "one" / "s3"))
+        threading.Timer(1.5, held.close).start()
+        start = time.monotonic()
+        jobs, _ = quiet(path)
+    assert [call["name"] for call in fake()] == ["dt 3", "bc 3"]
+    assert {job.state for job in jobs} == {"finished"}
+    assert time.monotonic() - start > 1.4
+
+
+def test_an_option_that_is_new_since_is_no_change_where_the_default_is_asked_for(
+    tmp_path: Path, fake: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """A finished run of an older version lacks options, at every depth; they had their defaults."""
+    path = write_suite(tmp_path, seeds=[3], datasets={"one": {}})
+    quiet(path)
+    for algo in ("bc", "dt"):
+        file = tmp_path / "out" / algo / "one" / "s3" / "config.yaml"
+        values = read_yaml(file)
+        del values["holdout"], values["algo"]["clip"], values["trainer"]["max_loss"], values["evaluation"]["seed"]
+        write_yaml(file, values)
+    quiet(path)
+    assert len(fake()) == 2
+    write_suite(tmp_path, seeds=[3], datasets={"one": {}}, set={"bc": {"trainer.max_loss": 7.0}})
+    with pytest.raises(ConfigError, match=r"bc/one/s3 was trained with other settings: trainer\.max_loss: .*, now 7.0"):
+        quiet(path)
+    values = read_yaml(tmp_path / "out" / "dt" / "one" / "s3" / "config.yaml")
+    write_yaml(tmp_path / "out" / "dt" / "one" / "s3" / "config.yaml", {**values, "holdout": 0.5})
+    with pytest.raises(ConfigError, match=r"dt/one/s3 was trained with other settings: holdout: 0\.5, now null"):
+        quiet(path, only=["dt"])

@@ -66,7 +66,8 @@ def test_csv_rows_are_means_over_their_interval(tmp_path: Path) -> None:
     )
     config = toy_config(plugins=[PLUGIN, str(tmp_path / "spy.py")], callbacks=[{"name": "csv", "every": 8}])
     rlutils.train(config, out=tmp_path / "run", trainer__steps=20)
-    losses = [m["actor/loss"] for m in next(m for n, m in sys.modules.items() if n.startswith("_plugin_spy")).seen]
+    (seen,) = (m.seen for name, m in sys.modules.items() if name.startswith("_plugin_spy") and hasattr(m, "seen"))
+    losses = [m["actor/loss"] for m in seen]
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [8, 16]
@@ -190,7 +191,7 @@ def test_best_follows_the_score_both_ways(monkeypatch: pytest.MonkeyPatch) -> No
             best.rlalgo_on_evaluation(run=run, step=step, result=result)
         return named
 
-    scores = [Thing(score=s, metrics={"e/x": s}) for s in (1.0, 3.0, 2.0, None, 3.0, 4.0)]
+    scores = [Thing(score=s, numbers={"e/x": s}) for s in (1.0, 3.0, 2.0, None, 3.0, 4.0)]
     assert play(Best.Config(), scores) == [0, 1, 5]
     assert play(Best.Config(metric="e/x", mode="min"), [s for s in scores if s.score is not None]) == [0]
     with pytest.warns(NoBestWarning):
@@ -256,5 +257,5 @@ def test_a_metric_that_an_interval_lacks_is_an_empty_cell(tmp_path: Path) -> Non
 def test_the_best_checkpoint_is_never_chosen_by_a_number_that_is_none() -> None:
     best = Best(Best.Config(metric="x/y"))
     for step, value in ((10, math.nan), (20, 1.0), (30, math.nan), (40, 0.5)):
-        best.rlalgo_on_evaluation(Thing(folder=Path("nowhere")), step, Thing(score=None, metrics={"x/y": value}))
+        best.rlalgo_on_evaluation(Thing(folder=Path("nowhere")), step, Thing(score=None, numbers={"x/y": value}))
     assert (best.step, best.score) == (20, 1.0)

@@ -73,6 +73,10 @@ ODD_ANSWERS: dict[str, tuple[Callable[[tuple], Any], str]] = {
     "observation nan": (answer(0, NAN_OBSERVATION), r"the observation is .*nan.*; expected finite numbers"),
     "terminated none": (answer(2, None), "terminated is None; expected True or False"),
     "truncated text": (answer(3, "no"), "truncated is 'no'; expected True or False"),
+    "truncated vector": (answer(3, np.zeros(2, bool)), r"truncated is of shape \(2,\), bool; expected True or False"),
+    "info none": (answer(4, None), "the info is None; expected a dict"),
+    "info text": (answer(4, "success"), "the info is 'success'; expected a dict"),
+    "info list": (answer(4, [{}]), r"the info is \[\{\}\]; expected a dict"),
 }
 
 
@@ -104,6 +108,7 @@ def test_a_faulty_environment_costs_no_training(what: str, tmp_path: Path, monke
     [
         (lambda *_, **__: np.zeros(2, np.float32), r"reset: gave of shape \(2,\), float32; expected"),
         (lambda *_, **__: (None, {}), "reset: the observation is None"),
+        (lambda *_, **__: (np.zeros(2, np.float32), None), "reset: the info is None; expected a dict"),
         (raising(RuntimeError("no start")), "reset: RuntimeError: no start"),
     ],
 )
@@ -301,13 +306,16 @@ def test_a_signal_during_an_evaluation_ends_it_and_nothing_is_lost(name: str, tm
 @pytest.mark.parametrize("after", [0.1, 0.4, 0.8, 1.3])
 def test_an_early_interrupt_prints_no_traceback(after: float, tmp_path: Path) -> None:
     write_yaml(tmp_path / "config.yaml", toy_config("bc", trainer={"name": "offline", "steps": 1_000_000}))
+    begun = "from rlutils.__main__ import main; print('begun', flush=True); main()"  # Python's own start is not ours
     process = subprocess.Popen(
-        [sys.executable, "-m", "rlutils", "train", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")],
+        [sys.executable, "-c", begun, "train", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ},
     )
+    assert process.stdout is not None
+    process.stdout.readline()
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)

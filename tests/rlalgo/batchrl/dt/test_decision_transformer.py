@@ -12,8 +12,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlalgo import DataSpec, Episodes, WindowBatch
+from rlalgo import Choice, DataSpec, Episodes, WindowBatch
 from rlalgo.batchrl.dt import DecisionTransformer
+from rlalgo.errors import RlalgoWarning
 from tests.rlalgo.toy_data import BOX_ACTIONS, make_episodes
 
 SMALL: dict[str, Any] = {
@@ -59,6 +60,26 @@ def noise_in_padding(batch: WindowBatch) -> WindowBatch:
         return torch.where(pad.view(*pad.shape, *(1,) * (x.dim() - 2)), other, x)
 
     return WindowBatch(*(noisy(x) for x in batch[:-1]), batch.mask)
+
+
+# --- scales ---
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [1 / 49, 49.0, 1 / 51, 51.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_return_scale_far_from_the_returns_is_told(factor: float, sign: float) -> None:
+    episodes = make_episodes("box", (3, 1, 6))
+    episodes = dataclasses.replace(episodes, rewards=sign * episodes.rewards.abs())
+    scale = float(episodes.returns().abs().max()) * factor
+    if 1 / 50 < factor < 50:
+        make(episodes, return_scale=scale)
+    else:
+        with pytest.warns(RlalgoWarning, match=r"return_scale: .* is far from the data's returns, up to") as said:
+            make(episodes, return_scale=scale)
+        assert len(said) == 1
+    make(episodes, return_scale=scale, return_encoder=Choice("linear", {"tanh": True}))  # the authors' on Atari
+    make(dataclasses.replace(episodes, rewards=0 * episodes.rewards), return_scale=scale)  # no scale is right
 
 
 # --- the loss ---

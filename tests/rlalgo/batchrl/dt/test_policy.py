@@ -270,7 +270,7 @@ def test_delayed_keeps_asking_for_the_same_return() -> None:
 def test_without_a_target_the_best_of_the_data_is_asked_for() -> None:
     algo = make(Drift())
     played = rollout(algo.policy(targets(algo, [0.0])), [Drift()], episodes=5, seed=0)
-    algo.prepare(played, 1)
+    algo.prepare(played, 10_000)
     best = float(played.returns().max().float())  # kept in single precision, as every weight is
     assert algo.policy([algo.PolicyConfig()]).options == targets(algo, [best])
 

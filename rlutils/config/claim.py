@@ -1,0 +1,185 @@
+"""A claim: one process at a time works in a folder, whichever machines share it.
+
+`.claim` is a folder with owner.json. It is made under another name and renamed, which one process alone can do and
+which brings it whole. Whether a process of this machine lives is known. Those of others renew their claim's time, and
+lose the claim when it has stood still while we watched: no two clocks are compared.
+"""
+
+import contextlib
+import os
+import platform
+import secrets
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rlalgo.errors import RlalgoError, RlalgoWarning
+from rlutils.config.files import write_json
+from rlutils.machine import birth, process_space
+
+NAME = ".claim"
+BEAT = 15.0
+"""Seconds between two signs of life."""
+STALE = 120.0
+"""Seconds without one, after which a claim of another machine is taken over."""
+
+
+class ClaimError(RlalgoError):
+    """Another process is at work in the folder, or it cannot be claimed."""
+
+
+class ClaimWarning(RlalgoWarning):
+    """It takes a while to tell whether the owner of a claim lives."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    token: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    """Tells the claim from every other one."""
+    host: str
+    pid: int
+    since: str
+    space: str
+    """Within which `pid` means something."""
+    birth: str
+    """When the process began: numbers are used again."""
+
+    def lives(self) -> bool:
+        """To be asked on its machine."""
+        return birth(self.pid) in ("", self.birth)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    folder: Path
+    owner: Owner
+
+    def hold(self) -> None:
+        """ClaimError where it is lost: the folder is gone, or was taken over while this process stood still."""
+        if (found := _owner(self.folder)) != self.owner:
+            what = f"{found} took it over" if found else "it was removed"
+            raise ClaimError(f"{self.folder}: is this process's no longer ({what}); nothing more is written")
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[Claim]:
+    """While this lasts, no other process may claim the folder, which is made if need be.
+
+    Raises:
+        ClaimError: a process that lives has claimed it, or it cannot be written.
+    """
+    try:
+        claim = _take(folder)
+    except OSError as error:
+        raise ClaimError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
+    done = threading.Event()
+    beating = threading.Thread(target=_beat, args=(claim, done), daemon=True)
+    beating.start()
+    try:
+        yield claim
+    finally:
+        done.set()
+        beating.join()
+        with contextlib.suppress(ClaimError, OSError):
+            claim.hold()
+            (folder / NAME).rename(_aside(folder, claim.owner))
+            for path in folder.glob(f"{NAME}-{'[0-9a-f]' * 16}"):  # what killed processes left, too
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def refuse_claimed(folder: Path) -> None:
+    """ClaimError where a process of this machine is at work in the folder."""
+    if (owner := _owner(folder)) and owner.space == process_space() and owner.lives():
+        raise _taken(folder, owner)
+
+
+def _take(folder: Path) -> Claim:
+    pid, now = os.getpid(), datetime.now().astimezone().isoformat(timespec="seconds")
+    owner = Owner(secrets.token_hex(8), platform.node(), pid, now, process_space(), birth(pid) or "")
+    claim, mine = folder / NAME, _aside(folder, owner)
+    try:
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            mine.mkdir(exist_ok=True)
+            try:
+                write_json(mine / "owner.json", asdict(owner))
+                mine.rename(claim)
+                return Claim(folder, owner)
+            except FileNotFoundError:  # cleared away by an owner who has just ended
+                continue
+            except OSError:
+                if not claim.exists():
+                    raise
+            if (other := _owner(folder)) is None:
+                if claim.exists() and _owner(folder) is None:
+                    raise ClaimError(f"{claim}: is no claim that a process here left; move it elsewhere")
+            elif other.space == owner.space and other.lives():
+                raise _taken(folder, other)
+            elif other.space == owner.space or _stands_still(folder, other):
+                try:
+                    claim.rename(_aside(folder, other))
+                except OSError:  # its name is taken where another process was faster: what lies there is that one's
+                    if _owner(folder) == other:
+                        raise
+    finally:
+        shutil.rmtree(mine, ignore_errors=True)
+
+
+def _stands_still(folder: Path, owner: Owner) -> bool:
+    """Whether the claim's time stood still for STALE seconds; ClaimError where it did not, False for a new owner."""
+    message = f"{folder}: {owner}, seems to be at work here; it has {STALE:.0f} seconds to give a sign of life"
+    warnings.warn(message, ClaimWarning, stacklevel=2)
+    sign, until = _sign(folder), time.monotonic() + STALE
+    while time.monotonic() < until:
+        time.sleep(min(1.0, BEAT))
+        if _owner(folder) != owner:
+            return False
+        if _sign(folder) != sign:
+            raise _taken(folder, owner)
+    return True
+
+
+def _beat(claim: Claim, done: threading.Event) -> None:
+    while not done.wait(BEAT):
+        try:
+            claim.hold()
+            os.utime(claim.folder / NAME / "owner.json")
+        except ClaimError:
+            return
+        except OSError:
+            pass  # of a network for a moment; the next one may pass
+
+
+def _sign(folder: Path) -> int | None:
+    """The claim's time, of an opened file, as network file systems remember the times of others."""
+    with contextlib.suppress(OSError), (folder / NAME / "owner.json").open() as file:
+        return os.fstat(file.fileno()).st_mtime_ns
+    return None
+
+
+def _owner(folder: Path) -> Owner | None:
+    """Whose claim lies there, None where there is none or it is no claim."""
+    try:
+        return TypeAdapter(Owner).validate_json((folder / NAME / "owner.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
+def _aside(folder: Path, owner: Owner) -> Path:
+    """Where an owner's claim lies when it is not in force."""
+    return folder / f"{NAME}-{owner.token}"
+
+
+def _taken(folder: Path, owner: Owner) -> ClaimError:
+    return ClaimError(f"{folder}: {owner}, is at work here; wait for it, stop it, or choose another --out")
