@@ -171,7 +171,7 @@ def _faults(error: ValidationError, cls: type, plain: Any, catalogue: Catalogue 
     unknown = "unexpected_keyword_argument"
     for fault in sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != unknown):  # these first
         place, hint, config = _locate(fault["loc"][1:], cls, plain, catalogue, path)
-        kind, key, got = fault["type"], fault["loc"][-1], [fault["input"]]
+        kind, key, got = fault["type"], (0, *fault["loc"])[-1], [fault["input"]]
         if kind == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]:
             continue  # pydantic counts the sound items alone, and the others are told anyway
         message = re.sub(r"^(\w+ (?=should|was)|Value error, )", "", fault["msg"]).replace(" after validation", "")

@@ -99,16 +99,15 @@ def birth(pid: int) -> str | None:
     if sys.platform == "win32":
         return ""  # what asks elsewhere would end it there
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass  # another user's
-    try:
         state, *facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        return None if state in "ZX" else facts[18]  # a zombie is dead, and only its parent has not looked
+    except OSError:  # there is no /proc, or not of other users, or the process has just ended
+        with contextlib.suppress(PermissionError):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return None
         return ""
-    return None if state in "ZX" else facts[18]  # a zombie is dead, and only its parent has not looked
 
 
 def process_space() -> str:

@@ -1,7 +1,6 @@
 """Gymnasium's spaces as plain values, and in the precision of the data."""
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,8 +67,9 @@ class Packed(spaces.Box):
 
     def floats(self, rows: Any) -> Any:
         """Rows (..., D) of uint8 -> their numbers (..., V) float32; a view, of an array or a tensor."""
-        float32 = np.float32 if isinstance(rows, np.ndarray) else sys.modules["torch"].float32
-        return rows[..., : 4 * self.size].view(float32)
+        import torch  # here: spaces are read without it
+
+        return rows[..., : 4 * self.size].view(np.float32 if isinstance(rows, np.ndarray) else torch.float32)
 
     def pack(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
         """T values of each part (T, *shape) -> (T, D) uint8."""

@@ -1,11 +1,13 @@
 """A claim: one process at a time works in a folder, whichever machines share it.
 
-`.claim` is a folder with owner.json. It is made under another name and renamed, which one process alone can do and
-which brings it whole. Whether a process of this machine lives is known. Those of others renew their claim's time, and
-lose the claim when it has stood still while we watched: no two clocks are compared.
+`.claim` is a folder with one file, named by a token that tells the claim from every other one. It is made under another
+name and renamed, which one process alone can do and which brings it whole; it ends when that very file is removed.
+Whether a process of this machine lives is known. Those of others renew their claim's time, and lose the claim when it
+has stood still while we watched: no two clocks are compared.
 """
 
 import contextlib
+import errno
 import os
 import platform
 import secrets
@@ -65,9 +67,14 @@ class Claim:
     folder: Path
     owner: Owner
 
+    @property
+    def file(self) -> Path:
+        return _file(self.folder, self.owner)
+
     def hold(self) -> None:
         """ClaimError where it is lost: the folder is gone, or was taken over while this process stood still."""
-        if (found := _owner(self.folder)) != self.owner:
+        if not self.file.exists():
+            found = _owner(self.folder)
             what = f"{found} took it over" if found else "it was removed"
             raise ClaimError(f"{self.folder}: is this process's no longer ({what}); nothing more is written")
 
@@ -91,11 +98,9 @@ def claimed(folder: Path) -> Iterator[Claim]:
     finally:
         done.set()
         beating.join()
-        with contextlib.suppress(ClaimError, OSError):
-            claim.hold()
-            (folder / NAME).rename(_aside(folder, claim.owner))
-            for path in folder.glob(f"{NAME}-{'[0-9a-f]' * 16}"):  # what killed processes left, too
-                shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _clear(folder)
+            _end(folder, claim.owner)
 
 
 def refuse_claimed(folder: Path) -> None:
@@ -107,13 +112,13 @@ def refuse_claimed(folder: Path) -> None:
 def _take(folder: Path) -> Claim:
     pid, now = os.getpid(), datetime.now().astimezone().isoformat(timespec="seconds")
     owner = Owner(secrets.token_hex(8), platform.node(), pid, now, process_space(), birth(pid) or "")
-    claim, mine = folder / NAME, _aside(folder, owner)
+    claim, mine = folder / NAME, folder / f"{NAME}-{owner.token}"
     try:
         while True:
             folder.mkdir(parents=True, exist_ok=True)
             mine.mkdir(exist_ok=True)
             try:
-                write_json(mine / "owner.json", asdict(owner))
+                write_json(mine / f"{owner.token}.json", asdict(owner))
                 mine.rename(claim)
                 return Claim(folder, owner)
             except FileNotFoundError:  # cleared away by an owner who has just ended
@@ -122,30 +127,50 @@ def _take(folder: Path) -> Claim:
                 if not claim.exists():
                     raise
             if (other := _owner(folder)) is None:
-                if claim.exists() and _owner(folder) is None:
-                    raise ClaimError(f"{claim}: is no claim that a process here left; move it elsewhere")
+                _remove(claim)
             elif other.space == owner.space and other.lives():
                 raise _taken(folder, other)
             elif other.space == owner.space or _stands_still(folder, other):
-                try:
-                    claim.rename(_aside(folder, other))
-                except OSError:  # its name is taken where another process was faster: what lies there is that one's
-                    if _owner(folder) == other:
-                        raise
+                _end(folder, other)
     finally:
         shutil.rmtree(mine, ignore_errors=True)
+
+
+def _end(folder: Path, owner: Owner) -> None:
+    """Ends this owner's claim and no other one, whose file has another name."""
+    with contextlib.suppress(FileNotFoundError):
+        _file(folder, owner).unlink()
+    _remove(folder / NAME)
+
+
+def _remove(claim: Path) -> None:
+    """The folder of a claim that has ended, unless the next one is in force there by now, or another has removed it."""
+    try:
+        claim.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _clear(folder: Path) -> None:
+    """Removes what killed processes left of claims never made. Each is renamed first: one that its owner is about to
+    bring into force is whole or not there."""
+    for path in folder.glob(f"{NAME}-{'[0-9a-f]' * 16}"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path.rename(path.with_name(f"{NAME}-{secrets.token_hex(8)}")))
 
 
 def _stands_still(folder: Path, owner: Owner) -> bool:
     """Whether the claim's time stood still for STALE seconds; ClaimError where it did not, False for a new owner."""
     message = f"{folder}: {owner}, seems to be at work here; it has {STALE:.0f} seconds to give a sign of life"
     warnings.warn(message, ClaimWarning, stacklevel=2)
-    sign, until = _sign(folder), time.monotonic() + STALE
+    file = _file(folder, owner)
+    sign, until = _sign(file), time.monotonic() + STALE
     while time.monotonic() < until:
         time.sleep(min(1.0, BEAT))
-        if _owner(folder) != owner:
+        if not file.exists():
             return False
-        if _sign(folder) != sign:
+        if _sign(file) != sign:
             raise _taken(folder, owner)
     return True
 
@@ -154,31 +179,41 @@ def _beat(claim: Claim, done: threading.Event) -> None:
     while not done.wait(BEAT):
         try:
             claim.hold()
-            os.utime(claim.folder / NAME / "owner.json")
+            os.utime(claim.file)
         except ClaimError:
             return
         except OSError:
             pass  # of a network for a moment; the next one may pass
 
 
-def _sign(folder: Path) -> int | None:
-    """The claim's time, of an opened file, as network file systems remember the times of others."""
-    with contextlib.suppress(OSError), (folder / NAME / "owner.json").open() as file:
-        return os.fstat(file.fileno()).st_mtime_ns
+def _sign(file: Path) -> int | None:
+    """A claim's time, of an opened file, as network file systems remember the times of others."""
+    with contextlib.suppress(OSError), file.open() as opened:
+        return os.fstat(opened.fileno()).st_mtime_ns
     return None
 
 
+def _file(folder: Path, owner: Owner) -> Path:
+    return folder / NAME / f"{owner.token}.json"
+
+
 def _owner(folder: Path) -> Owner | None:
-    """Whose claim lies there, None where there is none or it is no claim."""
-    try:
-        return TypeAdapter(Owner).validate_json((folder / NAME / "owner.json").read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
-        return None
+    """Whose claim is in force; None where there is none.
 
-
-def _aside(folder: Path, owner: Owner) -> Path:
-    """Where an owner's claim lies when it is not in force."""
-    return folder / f"{NAME}-{owner.token}"
+    Raises:
+        ClaimError: what lies there is no claim.
+    """
+    for path in (folder / NAME).glob("*"):
+        try:
+            owner = TypeAdapter(Owner).validate_json(path.read_bytes())
+            if path == _file(folder, owner):
+                return owner
+        except FileNotFoundError:
+            continue  # it has just ended
+        except (OSError, ValidationError):
+            pass
+        raise ClaimError(f"{folder / NAME}: is no claim that a process here left; move it elsewhere")
+    return None
 
 
 def _taken(folder: Path, owner: Owner) -> ClaimError:

@@ -77,9 +77,8 @@ def _tiles(experiment: Experiment) -> list[tuple[str, str, str]]:
         if top.score is not None:
             tiles.append(("Normalized score", number(top.score, 1), "of that policy; 0 is random, 100 expert"))
     if experiment.data and (best := experiment.data_best) is not None:
-        share = (
-            f"; the best policy's mean is {100 * section.top.mean / best:.0f}% of it" if section and best > 0 else ""
-        )
+        reached = section.top.mean if section else 0.0
+        share = f"; the best policy's mean is {100 * reached / best:.0f}% of it" if min(best, reached) > 0 else ""
         detail = f"of {len(experiment.data.returns):,}{share}"
         tiles.append(("Best episode in the data", number(best, decimals([best])), detail))
     if found := experiment.conditioning():

@@ -35,6 +35,8 @@ def _evaluations(run: Run, done: int) -> str:
     if run.examiner.idle:
         return "none"
     due = range(config.every, steps, config.every) if config.every else range(0)
-    played = [f"{config.episodes:,} episodes of {len(run.examiner.options)} policies in {run.examiner.env_id}"]
+    policies = "each policy" if len(run.examiner.options) > 1 else "the policy"
+    played = [f"{config.episodes:,} episodes of {policies} in {run.examiner.env_id}"]
     what = [*(played if config.episodes else ()), *run.examiner.evaluators]
-    return f"{sum(step > done for step in due) + 1:,} times {', '.join(what)}"
+    times = sum(step > done for step in due) + 1
+    return f"{'once' if times == 1 else f'{times:,} times'} {', '.join(what)}"

@@ -27,8 +27,8 @@ READERS: dict[str, Callable[[Path, list[str]], Any]] = {
 }
 KEYS = [
     "seed", "algo", "algo.lr", "algo.hidden_dims.0", "env", "env.id", "source.id", "plugins", "evaluation", "steps",
-    "evaluation.policies.0.target_return", "callbacks.9", "callbacks.0.every", "trainer.steps", "a..b", "", ".",
-    "behavior",
+    "evaluation.policies.0.target_return", "callbacks.9", "callbacks.0.every", "trainer.steps", "\udcff", "a..b",
+    "", ".", "behavior",
 ]  # fmt: skip
 TEXTS = [f"{key}={value!r}" for key in KEYS for value in VALUES]
 TEXTS += [

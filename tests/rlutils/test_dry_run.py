@@ -45,7 +45,7 @@ def test_says_what_is_trained_on_what_and_writes_nothing(tmp_path: Path, config:
         "algo": "bc, 354 parameters",
         "trainer": "offline, 60 updates of 16 items",
         "device": "cpu, 1 threads",
-        "evaluation": "3 times 3 episodes of 1 policies in Point",
+        "evaluation": "3 times 3 episodes of the policy in Point",
         "folder": f"{run}: begins",
     }
 

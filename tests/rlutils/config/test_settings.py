@@ -17,9 +17,9 @@ from rlalgo.schema import schema
 from rlutils.collecting.settings import CollectSettings
 from rlutils.config.catalogue import BUILTINS, catalogue, read_settings
 from rlutils.config.files import read_yaml
-from rlutils.config.yaml_text import dump_yaml, parse_yaml
 from rlutils.config.overrides import override
 from rlutils.config.settings import Evaluation, Settings
+from rlutils.config.yaml_text import dump_yaml, parse_yaml
 from tests.rlutils.runs import OURS, toy_config
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -190,3 +190,9 @@ def test_plugin_files_are_found_beside_the_yaml_file(tmp_path: Path, monkeypatch
     settings, known = read_settings(tmp_path / "run.yaml")
     assert settings.plugins == (str(tmp_path / "mine.py"),)
     assert known.get("source", "toy").owner.location == str(tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize("text", ['plugins=["\\0.py"]', "plugins=3", "plugins=[1]", "\udcff=1", "algo.lr=\udcff"])
+def test_names_that_no_file_can_have_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        read_settings(toy_config("bc"), [text])
