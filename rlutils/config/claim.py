@@ -38,6 +38,10 @@ class ClaimError(RlalgoError):
     """Another process is at work in the folder, or it cannot be claimed."""
 
 
+class NoClaim(ClaimError):
+    """What lies where a claim would is none."""
+
+
 class ClaimWarning(RlalgoWarning):
     """It takes a while to tell whether the owner of a claim lives."""
 
@@ -105,8 +109,16 @@ def claimed(folder: Path) -> Iterator[Claim]:
 
 def refuse_claimed(folder: Path) -> None:
     """ClaimError where a process of this machine is at work in the folder."""
-    if (owner := _owner(folder)) and owner.space == process_space() and owner.lives():
-        raise _taken(folder, owner)
+    with contextlib.suppress(NoClaim):  # whoever claims the folder is told
+        if (owner := _owner(folder)) and owner.space == process_space() and owner.lives():
+            raise _taken(folder, owner)
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a claim is in force, or was when its process was killed."""
+    with contextlib.suppress(NoClaim):
+        return _owner(folder) is not None
+    return False
 
 
 def _take(folder: Path) -> Claim:
@@ -201,7 +213,7 @@ def _owner(folder: Path) -> Owner | None:
     """Whose claim is in force; None where there is none.
 
     Raises:
-        ClaimError: what lies there is no claim.
+        NoClaim: what lies there is none.
     """
     for path in (folder / NAME).glob("*"):
         try:
@@ -212,7 +224,7 @@ def _owner(folder: Path) -> Owner | None:
             continue  # it has just ended
         except (OSError, ValidationError):
             pass
-        raise ClaimError(f"{folder / NAME}: is no claim that a process here left; move it elsewhere")
+        raise NoClaim(f"{folder / NAME}: is no claim that a process here left; move it elsewhere")
     return None
 
 

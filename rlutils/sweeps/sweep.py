@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rlalgo.errors import ConfigError
-from rlutils.config.claim import NAME, ClaimError, claimed, refuse_claimed
+from rlutils.config.claim import ClaimError, claimed, is_claimed, refuse_claimed
 from rlutils.machine import GRACE, PARENT, clock, cores, listening
 from rlutils.sweeps.job import Job, last_error, look, stands_still
 from rlutils.sweeps.plan import refuse_foreign, write_plan
@@ -203,7 +203,7 @@ class Runner:
             killed = f"killed by {signal.Signals(-status).name}" if status < 0 else ""
             hung = "" if job.hung is None else f"hung: no progress for {clock(self.patience)}"
             job.note = hung or killed or last_error(job.log, job.log_start) or "it said nothing"
-            elsewhere = status == FAULT and (job.folder / NAME).exists()  # another machine is at work on it
+            elsewhere = status == FAULT and is_claimed(job.folder)  # another machine is at work on it
             job.tries -= elsewhere
             job.state = "waiting" if elsewhere or (job.tries < 2 and status != FAULT) else "failed"
             if job.state == "waiting":
