@@ -27,6 +27,7 @@ from rlutils.config.files import read_yaml, write_json
 from rlutils.config.overrides import override
 from rlutils.config.recorded import changes, in_words
 from rlutils.config.settings import DEFAULTS, Settings
+from rlutils.data.named import load_source
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.machine import listening, pick_device, threads
 from rlutils.randomness import seed_everything
@@ -147,7 +148,7 @@ def evaluate(
         settings, known = read_settings({**wish, "algo": choice}, (), plugins, recorded=True)
     episodes, held_out = _no_episodes(algo.spec), None
     if settings.evaluation.evaluators:
-        episodes, label = _load_episodes(settings)
+        episodes, label = load_source(settings.source)
         refuse_other_data(found, episodes.spec, label)
         episodes, held_out = hold_out(episodes, settings.holdout, settings.seed)
     run = Run(folder, settings, known, episodes, held_out)
@@ -194,7 +195,7 @@ def _fit(
     if how == "resume" and at == "begun":
         line = f"rlalgo train {folder / 'config.yaml'} --out {folder} --continue"
         raise CheckpointError(f"{folder} has no checkpoint to go on from; begin it again: {line}")
-    episodes, label = _load_episodes(settings)
+    episodes, label = load_source(settings.source)
     _refuse_misfit(settings, known, episodes.spec, label)
     data_print = fingerprint(episodes)
     if resuming:
@@ -248,14 +249,6 @@ def _finished(settings: Settings, known: Catalogue, folder: Path) -> Run:
     facts = run_facts(folder)
     run.step, run.stopped, run.best_step = facts.step, facts.stopped, facts.best_step
     return run
-
-
-def _load_episodes(settings: Settings) -> tuple[Episodes, str]:
-    """All that the source has, checked, and how messages and reports call it: `minari:hopper/medium-v0`."""
-    source = core_plugins.make("source", settings.source)
-    ident = getattr(settings.source.config, "id", None)
-    label = getattr(source, "label", None) or ":".join(filter(None, [settings.source.name, ident]))
-    return source.load().check(label), label
 
 
 def hold_out(episodes: Episodes, share: float | None, seed: int) -> tuple[Episodes, Episodes | None]:

@@ -6,7 +6,13 @@ from rlalgo import hookimpl
 from rlutils.collecting.behaviors.ars import ARS
 from rlutils.collecting.behaviors.random import Random
 from rlutils.collecting.behaviors.trained import RunPolicy
+from rlutils.data.d4rl_source import D4rlSource
+from rlutils.data.hf_source import HfSource
 from rlutils.data.minari_source import MinariSource
+from rlutils.data.npz_source import NpzSource
+from rlutils.data.robomimic_source import RobomimicSource
+from rlutils.data.table_source import TableSource
+from rlutils.data.trajectories_source import TrajectoriesSource
 from rlutils.envs.gym import GymEnv
 from rlutils.evaluation.evaluators.action_error import ActionError
 from rlutils.evaluation.evaluators.fqe import FQE
@@ -21,6 +27,12 @@ from rlutils.training.trainer import OfflineTrainer
 @hookimpl
 def rlalgo_register_sources(register: Any) -> None:
     register(MinariSource)
+    register(NpzSource)
+    register(D4rlSource)
+    register(TrajectoriesSource)
+    register(RobomimicSource)
+    register(TableSource)
+    register(HfSource)
 
 
 @hookimpl

@@ -15,6 +15,7 @@ from rlalgo.hookspecs import CATALOGUE_HOOKS
 from rlalgo.version import __version__
 from rlutils.config.files import write_json
 from rlutils.config.yaml_text import parse_yaml
+from rlutils.data_commands import Plugin, data
 from rlutils.inventory import SCHEMAS, about, inventory, print_inventory
 from rlutils.machine import amount, end_with_parent
 from rlutils.outcome import complain, on_interrupt, reported
@@ -26,12 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 out = Terminal()
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as algo.lr=3e-4; or a YAML file to lay over.")]
-Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module or file to load as a plugin.")]
 NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", help="Name of a plugin to leave out.")]
 Checkpoint = Annotated[str, typer.Option(help="last, best or step_000001000.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that train wrote.")]
@@ -192,32 +191,6 @@ def collect(
         f"{amount(max(returns))}, in {result.seconds:.1f} s, at {result.path}",
         soft_wrap=True,
     )
-
-
-@data.command("list")
-@reported
-def data_list() -> None:
-    """Datasets on this machine."""
-    from rlutils.reports.data_view import print_list
-
-    print_list(out)
-
-
-@data.command("inspect")
-@reported
-def data_inspect(
-    ident: Annotated[str, typer.Argument(metavar="ID", help="Dataset id, such as local/hopper/ars-v0.")],
-    plot: Annotated[Path | None, typer.Option(help="PNG file for the histogram of returns.")] = None,
-) -> None:
-    """What is in a dataset: spaces, episodes, steps, returns, reference scores."""
-    from rlutils.data.inspect import inspect_dataset
-    from rlutils.reports.data_view import plot_returns, print_inspection
-
-    found = inspect_dataset(ident)
-    print_inspection(found, out)
-    if plot is not None:
-        plot_returns(found, plot)
-        out.print(f"plot: {plot}", soft_wrap=True)
 
 
 @app.command()

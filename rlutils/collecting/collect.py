@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -17,7 +18,7 @@ from rlalgo.config import parse
 from rlalgo.core.rollout import Trace, episode
 from rlalgo.errors import ConfigError, DataError, EnvironmentFault, blaming
 from rlutils.collecting.behavior import Progress
-from rlutils.collecting.minari_writer import Recorded, new_dataset
+from rlutils.collecting.minari_writer import Recorded, new_dataset, write_recorded
 from rlutils.collecting.settings import CollectResult, CollectSettings
 from rlutils.config.catalogue import catalogue
 from rlutils.config.modules import own_modules
@@ -84,7 +85,7 @@ def collect(
             env.spec.to_json()  # as the writer will
         recorded = _record(settings, env, progress)
         progress("writing", 0.0)
-        path = write(settings, env, recorded)
+        path = write(partial(write_recorded, settings, env, recorded))
     returns = [trace.ret for trace, _ in recorded]
     steps = sum(len(trace.rewards) for trace, _ in recorded)
     return CollectResult(settings.id, path, len(recorded), steps, returns, watch())

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import gymnasium
 import h5py
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from rlalgo.core.rollout import Trace
 from rlalgo.core.spaces import as_float32
@@ -19,14 +22,15 @@ from rlalgo.errors import DataError
 from rlutils.collecting.behavior import Facts
 from rlutils.collecting.settings import CollectSettings
 from rlutils.config.files import own_folder, reserve
+from rlutils.data.hdf5 import limit_cache
 from rlutils.data.minari_disk import ROOT_VARIABLE, root
 from rlutils.data.spaces import time_first
 
 Recorded = tuple[Trace, Facts]
 """An episode and what to note of it."""
 
-Write = Callable[[CollectSettings, gymnasium.Env, Sequence[Recorded]], Path]
-"""What was collected, where, and the episodes -> the dataset's folder."""
+Write = Callable[[Callable[[Path], None]], Path]
+"""What writes ID under the folder that it is given -> the dataset's folder, once it is in its place."""
 
 
 @contextlib.contextmanager
@@ -44,9 +48,9 @@ def new_dataset(ident: str, replace: bool) -> Iterator[Write]:
         why = f"{root()} cannot be written: {error.strerror}"
         raise DataError(f"{why}; set {ROOT_VARIABLE} to another folder") from error
 
-    def write(settings: CollectSettings, env: gymnasium.Env, episodes: Sequence[Recorded]) -> Path:
+    def write(fill: Callable[[Path], None]) -> Path:
         try:
-            _write(settings, env, episodes, folder)
+            fill(folder)
             return _install(folder, ident)
         except OSError as error:
             why = f"cannot write {ident} under {root()}: {error.strerror or error}"
@@ -98,9 +102,8 @@ def _install(folder: Path, ident: str) -> Path:
     return target
 
 
-def _write(settings: CollectSettings, env: gymnasium.Env, episodes: Sequence[Recorded], folder: Path) -> None:
-    """The dataset with Minari's own writer under `folder`, then repacked: HDF5 spends 20 KB an episode otherwise."""
-    import minari  # takes a second
+def write_recorded(settings: CollectSettings, env: gymnasium.Env, episodes: Sequence[Recorded], folder: Path) -> None:
+    """What was collected, as the dataset ID under `folder`."""
     from minari.data_collector import EpisodeBuffer
 
     space = _as_stored(env.observation_space)
@@ -116,35 +119,76 @@ def _write(settings: CollectSettings, env: gymnasium.Env, episodes: Sequence[Rec
         )
         for number, (trace, _) in enumerate(episodes)
     ]
+    said = any(trace.info for trace, _ in episodes)  # an episode that does not say success had none
+    metadata = []
+    for trace, facts in episodes:
+        success = {"success": trace.info.get("success", 0.0)} if said else {}
+        metadata.append({**success, **facts, "seed": trace.seed, "return": trace.ret})
+    size = sum(_size(buffer.observations) + 64 * len(buffer.rewards) for buffer in buffers)
+    author, text = settings.author, f"{settings.behavior.name} in {settings.env.id}, seed {settings.seed}"
+    said_of = Said(settings.behavior.name, settings.description or text, author, settings.ref_scores)
+    write_minari(folder, settings.id, buffers, metadata, size, (space, env.action_space), env.spec, said_of)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a dataset says of itself besides its steps."""
+
+    algorithm: str
+    description: str
+    author: str = "rlalgo"
+    ref_scores: tuple[float, float] | None = None
+
+
+def write_minari(
+    folder: Path,
+    ident: str,
+    buffers: Iterable[Any],
+    metadata: Sequence[Facts],
+    size: int,
+    of: tuple[spaces.Space, spaces.Space],
+    env: EnvSpec | None,
+    said: Said,
+) -> None:
+    """A dataset with Minari's own writer under `folder`, then repacked: HDF5 spends 20 KB an episode otherwise.
+
+    Args:
+        folder: to write ID into.
+        ident: of the dataset.
+        buffers: Minari's EpisodeBuffer of each episode, asked for one after the other.
+        metadata: what to store with each episode.
+        size: bytes of all steps.
+        of: spaces of observations and of actions.
+        env: of the data.
+        said: of the dataset.
+    """
+    import minari  # takes a second
+
     room = folder / "room"  # HDF5 answers a full disk by a crash of the process
-    reserve(room, sum(_size(buffer.observations) + 64 * len(buffer.rewards) + 40_000 for buffer in buffers))
+    reserve(room, size + 40_000 * len(metadata))
     room.unlink()
-    low, high = settings.ref_scores or (None, None)
-    with _minari_root(folder):
+    low, high = said.ref_scores or (None, None)
+    with _minari_root(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari misses an environment, which it is told of below
         dataset = minari.create_dataset_from_buffers(
-            settings.id,
+            ident,
             buffers,
-            env=env.spec,
-            eval_env=env.spec,
-            observation_space=space,
-            action_space=env.action_space,
-            algorithm_name=settings.behavior.name,
-            author=settings.author,
+            observation_space=of[0],
+            action_space=of[1],
+            eval_env=env,
+            algorithm_name=said.algorithm,
+            author=said.author,
             author_email="none",
             code_permalink="none",
-            description=settings.description or f"{settings.behavior.name} in {settings.env.id}, seed {settings.seed}",
-            ref_min_score=low,
-            ref_max_score=high,
+            description=said.description,
             jpeg_encoding=False,
         )
-        said = any(trace.info for trace, _ in episodes)  # an episode that does not say success had none
-        metadata = []
-        for trace, facts in episodes:
-            success = {"success": trace.info.get("success", 0.0)} if said else {}
-            metadata.append({**success, **facts, "seed": trace.seed, "return": trace.ret})
+        # Given to the writer itself, the environment would be made once more, and the scores be lost without one.
+        told = {"env_spec": env and env.to_json(), "ref_min_score": low, "ref_max_score": high}
+        dataset.storage.update_metadata({name: value for name, value in told.items() if value is not None})
         dataset.storage.update_episode_metadata(metadata)
     del dataset
-    _repack(folder / settings.id / "data" / "main_data.hdf5")
+    _repack(folder / ident / "data" / "main_data.hdf5")
 
 
 @contextlib.contextmanager
@@ -171,6 +215,8 @@ def _repack(path: Path) -> None:
     """Rewrites the file with compact groups and gzip; Minari reads it unchanged."""
     packed = path.with_suffix(".packed")
     with h5py.File(path, "r") as old, h5py.File(packed, "w", libver="latest") as new:
+        limit_cache(old)
+        limit_cache(new)
         new.attrs.update(old.attrs)
 
         def copy(source: h5py.Group, into: h5py.Group) -> None:

@@ -18,6 +18,15 @@ class Environment:
     """Its arguments."""
 
 
+def check_id(ident: str) -> None:
+    """ValueError for what Minari would not take as a dataset's id."""
+    if not re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", ident) or len(ident.rpartition("/")[0]) == 1:
+        raise ValueError(
+            f"id: '{ident}' is no dataset id; it looks like local/hopper/ars-v0 (to Minari, "
+            "a namespace has two letters or more)"
+        )
+
+
 @dataclass(frozen=True)
 class CollectSettings:
     id: str
@@ -40,12 +49,7 @@ class CollectSettings:
     """Modules and files to load besides what is installed."""
 
     def __post_init__(self) -> None:
-        namespace = self.id.rpartition("/")[0]
-        if not re.fullmatch(r"([\w-]+/)*[\w-]+-v\d+", self.id) or len(namespace) == 1:
-            raise ValueError(
-                f"id: '{self.id}' is no dataset id; it looks like local/hopper/ars-v0 (to Minari, "
-                "a namespace has two letters or more)"
-            )
+        check_id(self.id)
         if self.ref_scores is not None and self.ref_scores[0] == self.ref_scores[1]:
             raise ValueError("ref_scores: the random and the expert return are the same")
 

@@ -1,5 +1,6 @@
 """Files that are never half-written, and what is read of YAML and JSON files."""
 
+import contextlib
 import functools
 import json
 import math
@@ -7,7 +8,7 @@ import os
 import platform
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,30 @@ LARGEST_JSON = 64_000_000
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Writes to a temporary name in the same folder, flushes to the disk and renames.
+    """Writes all of a file, as `replacing` says."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder to write to; then it is flushed to the disk and renamed.
 
     Raises:
         OSError: nothing of the new content is left behind then, and an old file stays as it was.
     """
-    data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        os.fsync(handle)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
 
 
 def own_folder(parent: Path, name: str, clear: Callable[[Path], None]) -> Path:

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 from gymnasium import spaces
 
+from rlalgo import Choice
 from rlalgo.errors import DataError
 from rlutils.data.minari_arrow import episode_files
 from rlutils.data.minari_disk import local_ids, read_metadata, root
 from rlutils.data.minari_remote import require
+from rlutils.data.named import load_source
+from rlutils.data.preparation import read_record
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class DatasetInfo:
 class Inspection:
     """What is in a dataset of E episodes."""
 
-    id: str
-    path: Path
+    label: str
+    """How messages call it: minari:ID."""
+    path: Path | None
+    """None where it was loaded, whatever it was made of."""
     size: int
-    """Bytes on disk."""
+    """Bytes on disk, or in memory."""
     env_id: str | None
     observation_space: spaces.Space
     """As recorded."""
@@ -94,7 +99,7 @@ def inspect_dataset(ident: str) -> Inspection:
         bad = int(np.flatnonzero(~np.isfinite(returns))[0])
         raise DataError(f"{metadata.label}: episode {bad}: its rewards are not all finite numbers")
     return Inspection(
-        id=ident,
+        label=metadata.label,
         path=metadata.folder.parent,
         size=_size(metadata.folder.parent),
         env_id=metadata.env.id,
@@ -106,6 +111,28 @@ def inspect_dataset(ident: str) -> Inspection:
         ref_scores=metadata.ref_scores,
         facts=facts,
         description=metadata.description,
+    )
+
+
+def inspect_source(choice: Choice) -> Inspection:
+    """What is in the data of any source; that of one local Minari dataset is looked at without loading it."""
+    if choice.name == "minari" and set(choice.options) == {"id"} and isinstance(choice.config.id, str):
+        return inspect_dataset(choice.config.id)
+    episodes, label = load_source(choice)
+    spec, record = episodes.spec, read_record(episodes.spec.preprocess)
+    columns = (episodes.observations, episodes.actions, episodes.rewards, episodes.terminations, episodes.truncations)
+    return Inspection(
+        label=label,
+        path=None,
+        size=sum(column.nbytes for column in columns),
+        env_id=spec.env_id,
+        observation_space=record.flatten or spec.observation_space,
+        action_space=record.actions or spec.action_space,
+        returns=episodes.returns().numpy(),
+        lengths=episodes.lengths().numpy(),
+        terminated=episodes.terminations[episodes.starts[1:] - 1].numpy(),
+        ref_scores=spec.ref_scores,
+        facts={name: column.numpy() for name, column in episodes.info.items()},
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from rlalgo.config import Count
 from rlalgo.errors import CheckpointError, DataError, blaming
 from rlutils.config.files import read_as
+from rlutils.data.hdf5 import damaged
 from rlutils.data.minari_disk import Metadata
-from rlutils.data.minari_file import NO_FACTS, Convert, EpisodeFile, damaged
+from rlutils.data.minari_file import NO_FACTS, Convert, EpisodeFile
 from rlutils.data.spaces import OutsideSpace
 
 

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
 from gymnasium import spaces
-from h5py import h5a, h5d, h5g, h5l, h5s
+from h5py import h5a, h5d, h5g, h5s
 
 from rlalgo.errors import DataError
+from rlutils.data.hdf5 import Hdf5
 from rlutils.data.images import decode_jpeg, is_jpeg
 from rlutils.data.minari_disk import Metadata
 from rlutils.data.spaces import OutsideSpace, is_image
 
 _BLOCK = 2**20
 """Numbers that are converted at a time."""
-_DENSEST = 2200
-"""How often the bytes of a file its arrays may take: gzip makes 1,030 zeros one, and rewards are opened twice."""
 _LARGEST_FACT = 1000
 """Numbers of one fact of an episode."""
 NO_FACTS = ("id", "episode", "unclipped_return")
@@ -40,13 +37,7 @@ Convert = Callable[[Any], np.ndarray]
 """T raw values, time first and nested as their space is -> T stored ones; OutsideSpace for what cannot be stored."""
 
 
-def damaged(label: str, message: str, episode: int | None = None) -> DataError:
-    """What to raise for files that do not hold what they have to."""
-    where = label if episode is None else f"{label}: episode {episode}"
-    return DataError(f"{where}: {message}; the file is damaged or half-written: copy or record the dataset again")
-
-
-class EpisodeFile:
+class EpisodeFile(Hdf5):
     """The HDF5 file of a dataset; use it as a context manager.
 
     Low-level calls of h5py are used where they are made for every episode: they take half the time.
@@ -54,67 +45,14 @@ class EpisodeFile:
 
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
-        self.label = metadata.label
-        self.path = metadata.folder / "main_data.hdf5"
-
-    def __enter__(self) -> EpisodeFile:
-        if not self.path.is_file():
-            raise self._damaged(f"{self.path} is missing, or is no file")
-        self._claimed, self._most = 0, _DENSEST * self.path.stat().st_size
-        with self._reading():
-            self._file = h5py.File(self.path, "r")
-            # The library's cache of metadata would grow to several times the data when episodes are short.
-            config = self._file.id.get_mdc_config()
-            config.set_initial_size = True
-            config.initial_size = config.min_size = config.max_size = 2**20
-            self._file.id.set_mdc_config(config)
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        if isinstance(error, MemoryError):
-            raise DataError(f"{self.label}: {self.path} does not fit into the memory: {error}") from error
-
-    @contextmanager
-    def _reading(self, episode: int | None = None, path: str = "") -> Iterator[None]:
-        """HDF5's own errors as DataError."""
-        try:
-            yield
-        except (BlockingIOError, PermissionError) as error:
-            why = "is being written" if isinstance(error, BlockingIOError) else "may not be read"
-            raise DataError(f"{self.label}: {self.path} {why}: {error}") from error
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            text = error.args[0] if error.args else error
-            raise self._damaged(f"{self.path} cannot be read: {path and path + ': '}{text}", episode) from error
-
-    def _damaged(self, message: str, episode: int | None = None) -> DataError:
-        return damaged(self.label, message, episode)
-
-    def _array(self, episode: int, path: str) -> tuple[h5d.DatasetID, tuple[int, ...], np.dtype]:
-        """An array of an episode with its shape and type, if it lies in this file and can be as large as it says."""
-        parts = f"episode_{episode}/{path}".encode().split(b"/")
-        with self._reading(episode, path):
-            for depth in range(len(parts)):
-                if self._file.id.links.get_info(b"/".join(parts[: depth + 1])).type != h5l.TYPE_HARD:
-                    raise ValueError("a link, which is not followed")
-            array = h5d.open(self._file.id, b"/".join(parts))
-            plan = array.get_create_plist()
-            layout = plan.get_layout()
-            if layout == h5d.VIRTUAL or plan.get_external_count():
-                raise ValueError("kept in other files, which are not opened")
-            shape, dtype = array.shape, array.dtype
-            held = map(max, shape, plan.get_chunk()) if layout == h5d.CHUNKED else shape  # a chunk is read as a whole
-            self._claimed += math.prod(held) * dtype.itemsize
-            if self._claimed > self._most:
-                raise ValueError(f"shape {shape}, more than the file can hold")
-        return array, shape, dtype
+        super().__init__(metadata.label, metadata.folder / "main_data.hdf5")
 
     def count(self) -> int:
         """E, counted in the file and compared with what the metadata says."""
-        with self._reading():
-            found = len(self._file)
+        with self.reading():
+            found = len(self.file)
         if found != self.metadata.episodes:
-            raise self._damaged(f"the metadata says {self.metadata.episodes} episodes, the file holds {found}")
+            raise self.damaged(f"the metadata says {self.metadata.episodes} episodes, the file holds {found}")
         return found
 
     @cached_property
@@ -123,7 +61,7 @@ class EpisodeFile:
         found = self.count()
         lengths = np.zeros(found, np.int64)
         for episode in range(found):
-            _, shape, _ = self._array(episode, "rewards")
+            _, shape, _ = self.array(f"episode_{episode}/rewards", episode)
             where = f"{self.label}: episode {episode}"
             if len(shape) != 1:
                 raise DataError(f"{where}: rewards have shape {shape}, expected one dimension")
@@ -131,7 +69,7 @@ class EpisodeFile:
                 raise DataError(f"{where} is empty (no steps); record the dataset without it")
             lengths[episode] = shape[0]
         if lengths.sum() != self.metadata.steps:
-            raise self._damaged(f"the metadata says {self.metadata.steps} steps, the file holds {lengths.sum()}")
+            raise self.damaged(f"the metadata says {self.metadata.steps} steps, the file holds {lengths.sum()}")
         return lengths
 
     def facts(self) -> dict[str, np.ndarray]:
@@ -139,8 +77,8 @@ class EpisodeFile:
         columns: dict[str, np.ndarray] = {}
         seen: dict[str, int] = {}
         for episode in range(len(self.lengths)):
-            with self._reading(episode):
-                group = h5g.open(self._file.id, b"episode_%d" % episode)
+            with self.reading(episode):
+                group = h5g.open(self.file.id, b"episode_%d" % episode)
                 for i in range(h5a.get_num_attrs(group)):
                     attribute = h5a.open(group, index=i)
                     plain, name, shape = _PLAIN.get(attribute.dtype.kind), attribute.name.decode(), attribute.shape
@@ -159,7 +97,7 @@ class EpisodeFile:
         wrong = np.flatnonzero(told != self.lengths if told.ndim == 1 else self.lengths)
         if len(wrong):
             first = int(wrong[0])
-            raise self._damaged(f"its total_steps is not the {self.lengths[first]} steps that it holds", first)
+            raise self.damaged(f"its total_steps is not the {self.lengths[first]} steps that it holds", first)
         return columns
 
     def rewards(self, episode: int, out: np.ndarray) -> None:
@@ -188,7 +126,7 @@ class EpisodeFile:
         rows = sorted({leaf.rows for leaf in leaves})
         if rows not in ([steps], [steps + 1]):
             counts = " and ".join(map(str, rows))
-            raise self._damaged(f"{steps} rewards but {counts} observations, expected {steps + 1}", episode)
+            raise self.damaged(f"{steps} rewards but {counts} observations, expected {steps + 1}", episode)
         self._fill(episode, "observations", space, leaves[0], out[: rows[0]], convert)
         if rows == [steps]:
             out[steps] = out[steps - 1]
@@ -199,13 +137,13 @@ class EpisodeFile:
     ) -> None:
         leaf = self._leaf(episode, name, space, out.dtype)
         if leaf.rows != len(out):
-            raise self._damaged(f"{leaf.rows} {name} but {len(out)} rewards", episode)
+            raise self.damaged(f"{leaf.rows} {name} but {len(out)} rewards", episode)
         self._fill(episode, name, space, leaf, out, convert)
 
     def _leaf(self, episode: int, path: str, space: spaces.Space, expected: np.dtype) -> _Leaf:
         """One stored array, if its shape and type are what they have to be."""
-        dataset, found, stored = self._array(episode, path)
-        with self._reading(episode, path):
+        dataset, found, stored = self.array(f"episode_{episode}/{path}", episode)
+        with self.reading(episode, path):
             rows, *shape = found
         where = f"{self.label}: episode {episode}: {path}"
         if is_jpeg(space, 1 + len(shape)) and np.uint8 in (stored, h5py.check_vlen_dtype(stored)):
@@ -228,11 +166,11 @@ class EpisodeFile:
     ) -> None:
         """A column into `out`: the one stored array, cast, or what becomes of all of them."""
         if leaf.direct and convert is None:
-            with self._reading(episode):
+            with self.reading(episode):
                 leaf.dataset.read(h5s.ALL, h5s.ALL, out)  # HDF5 casts on the way: no copy in between
             return
         for rows in _blocks(out):
-            with self._reading(episode):
+            with self.reading(episode):
                 values = self._rows(episode, name, space, rows)
             try:
                 out[rows] = values if convert is None else convert(values)
@@ -246,7 +184,7 @@ class EpisodeFile:
             found = _children(path, space)
             parts = {key: self._rows(episode, inner, part, rows) for key, inner, part in found}
             return parts if isinstance(space, spaces.Dict) else list(parts.values())
-        dataset = self._file[f"episode_{episode}/{path}"]
+        dataset = self.file[f"episode_{episode}/{path}"]
         if is_jpeg(space, dataset.ndim):
             return np.stack([decode_jpeg(row, space.shape or ()) for row in dataset[rows]])
         return dataset[rows]

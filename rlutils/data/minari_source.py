@@ -18,6 +18,7 @@ from rlalgo import DataSpec, Episodes
 from rlalgo.config import Few, Positive, Size
 from rlalgo.core.spaces import described, to_mapping
 from rlalgo.errors import DataError
+from rlutils.data.columns import Columns, checked
 from rlutils.data.images import Images
 from rlutils.data.mapped import Allocate, identity, map_episodes, worthwhile
 from rlutils.data.minari_arrow import ArrowFiles, episode_files
@@ -133,7 +134,8 @@ class MinariSource:
                 if parts[0].kind != parts[-1].kind:
                     names = f"{parts[0].file.label} and {metadata.label}"
                     raise DataError(f"{names} have different spaces: {parts[0].spaces} and {parts[-1].spaces}")
-            return self._checked(replace(_fill(parts, allocate), continues=self.config.continues))
+            episodes = replace(_fill(parts, allocate), continues=self.config.continues)
+            return checked(episodes, self.label, self.config.clip_actions)
 
     def _spec(self, metadata: Metadata, preparation: Preparation, longest: int) -> DataSpec:
         try:
@@ -148,19 +150,6 @@ class MinariSource:
             )
         except DataError as error:
             raise DataError(f"{metadata.label}: {error}") from error
-
-    def _checked(self, episodes: Episodes) -> Episodes:
-        space = episodes.spec.action_space
-        box = space if isinstance(space, spaces.Box) else None
-        if box is not None and self.config.clip_actions:
-            actions = episodes.actions.numpy()
-            np.clip(actions, box.low, box.high, out=actions, casting="same_kind")
-        try:
-            return episodes.check(self.label)
-        except DataError as error:
-            if box is not None and "outside the action space" in str(error):
-                raise DataError(f"{error}. Set `clip_actions: true` in the source to clip them") from error
-            raise
 
 
 def preprocess_record(action_space: spaces.Space, env: EnvRecord) -> dict[str, Any]:
@@ -205,38 +194,21 @@ class _Part:
 
 
 def _fill(parts: Sequence[_Part], allocate: Allocate) -> Episodes:
-    """Flat columns of all datasets, allocated once and filled by one copy per episode."""
+    """Columns of all datasets, filled by one copy per episode."""
     spec = replace(parts[0].spec, max_steps=max(part.spec.max_steps for part in parts))
     facts = _facts(parts)
     lengths = np.concatenate([part.file.lengths for part in parts])
-    starts = np.concatenate([[0], lengths.cumsum()])  # (E+1,)
-    n, e = int(starts[-1]), len(lengths)
-    seen, action = spec.observation_space, spec.action_space
-    observations = allocate((n + e, *(seen.shape or ())), seen.dtype)
-    actions = np.empty((n, *(action.shape or ())), action.dtype)
-    rewards = np.empty(n, np.float32)
-    terminations, truncations = np.empty(n, bool), np.empty(n, bool)
-    has_final = np.empty(e, bool)
+    columns = Columns(parts[0].file.label, lengths, spec.observation_space, spec.action_space, spec, allocate)
     numbered = ((part, i) for part in parts for i in range(len(part.file.lengths)))
-    for row, ((part, i), (first, end)) in enumerate(zip(numbered, pairwise(starts), strict=True)):
+    for row, ((part, i), (first, end)) in enumerate(zip(numbered, pairwise(columns.starts), strict=True)):
         file, prepare = part.file, None if part.preparation.casts else part.preparation
         flatten = partial(flatten_actions, file.metadata.action_space) if "actions" in spec.preprocess else None
-        has_final[row] = file.observations(i, observations[first + row : end + row + 1], prepare)
-        file.actions(i, actions[first:end], flatten)
-        file.rewards(i, rewards[first:end])
-        file.flags(i, "terminations", terminations[first:end])
-        file.flags(i, "truncations", truncations[first:end])
-    return Episodes(
-        observations=torch.from_numpy(observations),
-        actions=torch.from_numpy(actions),
-        rewards=torch.from_numpy(rewards),
-        terminations=torch.from_numpy(terminations),
-        truncations=torch.from_numpy(truncations),
-        starts=torch.from_numpy(starts),
-        has_final=torch.from_numpy(has_final),
-        info={name: torch.from_numpy(column) for name, column in facts.items()},
-        spec=spec,
-    )
+        columns.has_final[row] = file.observations(i, columns.observations[first + row : end + row + 1], prepare)
+        file.actions(i, columns.actions[first:end], flatten)
+        file.rewards(i, columns.rewards[first:end])
+        file.flags(i, "terminations", columns.terminations[first:end])
+        file.flags(i, "truncations", columns.truncations[first:end])
+    return columns.episodes(spec, facts)
 
 
 def _facts(parts: Sequence[_Part]) -> dict[str, np.ndarray]:

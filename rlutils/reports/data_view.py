@@ -49,7 +49,7 @@ def print_list(console: Console) -> None:
 
 def print_inspection(data: Inspection, console: Console) -> None:
     """Spaces, counts, facts of the episodes, reference scores and the returns with their histogram."""
-    console.print(Text(f"minari:{data.id}", "bold cyan"), soft_wrap=True)
+    console.print(Text(data.label, "bold cyan"), soft_wrap=True)
     if data.description:
         console.print(Text(data.description, "dim"))
     lengths, ends = data.lengths, int(data.terminated.sum())
@@ -61,7 +61,7 @@ def print_inspection(data: Inspection, console: Console) -> None:
         "episodes": f"{len(lengths):,} ({ends:,} ended in a terminal state, {len(lengths) - ends:,} cut)",
         "steps": f"{data.steps:,} ({_range(lengths)} per episode)",
         **facts,
-        "on disk": f"{size(data.size)} in {data.path}",
+        "on disk" if data.path else "size": f"{size(data.size)} in {data.path or 'memory'}",
     }
     width = max(map(len, lines))
     for name, text in lines.items():
@@ -106,7 +106,7 @@ def plot_returns(data: Inspection, path: Path) -> None:
         right.set_xlim(0, data.lengths.max() * 1.04)
         plots.plain_ticks(left.xaxis, left.yaxis, right.xaxis, right.yaxis, most=6)
         figure.suptitle(
-            f"{data.id}: {len(data.returns):,} episodes, {data.steps:,} steps",
+            f"{data.label}: {len(data.returns):,} episodes, {data.steps:,} steps",
             x=0.01, ha="left", fontsize=11, fontweight="bold", color=plots.INK,
         )  # fmt: skip
         buffer = io.BytesIO()

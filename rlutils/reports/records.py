@@ -65,7 +65,7 @@ class RunRecord:
     def source(self) -> str:
         """`minari:hopper/medium-v0`."""
         source = self.config.get("source")
-        ident = source.get("id") if isinstance(source, Mapping) else None
+        ident = source.get("id") or source.get("path") if isinstance(source, Mapping) else None
         return self.data.name if self.data else f"{_name(source)}:{ident}" if ident else _name(source)
 
     @property

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 import rlutils
 from rlalgo import DataSpec, Episodes
@@ -29,7 +31,19 @@ def minari(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"id": ID}
 
 
-MAKERS: dict[str, Maker] = {"minari": minari}
+def table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    (folder / "x.csv").write_text("run,x,y,left,reward,end\na,0.1,2,0,1,0\na,0.2,3,1,1,1\nb,0.3,4,1,0,0\n")
+    names = {"episode": "run", "observations": ["x", "y"], "actions": ["left"], "reward": "reward", "terminated": "end"}
+    return {"path": str(folder / "x.csv"), **names}
+
+
+def hf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    steps = {"observations": [[0.1, 0.2], [0.3, 0.4]], "actions": [[0.5], [-1.0]], "rewards": [1.0, 2.0]}
+    parquet.write_table(pa.Table.from_pylist([{**steps, "dones": [False, True]}] * 2), folder / "x.parquet")
+    return {"path": str(folder / "x.parquet")}
+
+
+MAKERS: dict[str, Maker] = {"table": table, "hf": hf, "minari": minari}
 
 
 @pytest.fixture(params=CATALOGUE.names("source"))

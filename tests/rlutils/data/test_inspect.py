@@ -38,7 +38,7 @@ def printed(show: Any, *arguments: Any, width: int = 80, encoding: str = "utf-8"
 def inspection(returns: Any, **changes: Any) -> Inspection:
     returns = np.asarray(returns, float)
     values: dict[str, Any] = {
-        "id": ID, "path": Path("here"), "size": 12_345, "env_id": None,
+        "label": f"minari:{ID}", "path": Path("here"), "size": 12_345, "env_id": None,
         "observation_space": spaces.Box(-1, 1, (3,)), "action_space": spaces.Discrete(2),
         "returns": returns, "lengths": np.full(len(returns), 7), "terminated": np.zeros(len(returns), bool),
     }  # fmt: skip

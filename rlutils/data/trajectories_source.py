@@ -1,0 +1,77 @@
+"""Pickled lists of trajectories, as the Decision Transformer's authors write them, as Episodes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rlalgo import Episodes
+from rlalgo.errors import DataError, blaming
+from rlutils.data.columns import Columns, Told, like, require_file
+from rlutils.data.unpickling import PickledArray, unpickle
+
+_ENDS = {"terminals": "terminations", "dones": "terminations", "timeouts": "truncations"}
+
+
+class TrajectoriesSource:
+    """A pickle of a list of dicts, one a trajectory: observations (T, *S), actions, rewards, and where they are there
+    terminals or dones, timeouts, and next_observations, of which the last one is taken.
+
+    Nothing in the pickle is called: only arrays of numbers and plain containers are read.
+    """
+
+    name: ClassVar[str] = "trajectories"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Told):
+        path: Path
+        """The file, such as hopper-medium-v2.pkl."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def label(self) -> str:
+        """How messages and reports call the data."""
+        return f"trajectories:{self.config.path}"
+
+    def load(self) -> Episodes:
+        """All episodes, checked.
+
+        Raises:
+            DataError: the file cannot be read, or holds something that training must not see.
+        """
+        require_file(self.label, self.config.path)
+        with blaming(DataError, f"{self.label} cannot be read"):
+            found = unpickle(self.config.path)
+            if not isinstance(found, list) or not found or not all(isinstance(part, dict) for part in found):
+                raise DataError(f"{self.label}: expected a list of dicts, one for each trajectory")
+            lengths = [len(self._values(found, i, "rewards")) for i in range(len(found))]
+            seen, action = (self._values(found, 0, name) for name in ("observations", "actions"))
+            spaces = like(seen.shape[1:], seen.dtype), like(action.shape[1:], action.dtype, actions=True)
+            columns = Columns(self.label, lengths, *spaces)
+            for i, length in enumerate(lengths):
+                names = {name: name for name in ("observations", "actions", "rewards")}
+                for own, name in {**names, **{own: name for own, name in _ENDS.items() if own in found[i]}}.items():
+                    values = self._values(found, i, own)
+                    if len(values) != length:
+                        raise DataError(f"{self.label}: episode {i}: {len(values)} {own} but {length} rewards")
+                    columns.fill(columns.starts[i], **{name: values})
+                if "next_observations" in found[i]:
+                    columns.finish([i], self._values(found, i, "next_observations")[-1:])
+                found[i] = {}  # what was copied takes no memory any more
+            return columns.checked(self.config)
+
+    def _values(self, found: list[dict], episode: int, name: str) -> np.ndarray:
+        """One array of a trajectory."""
+        where = f"{self.label}: episode {episode}"
+        if name not in found[episode]:
+            there = ", ".join(str(key) for key in found[episode])
+            raise DataError(f"{where}: has no '{name}'; it has {there}")
+        values: Any = found[episode][name]
+        with blaming(DataError, f"{where}: {name}"):
+            array = values.values if isinstance(values, PickledArray) else np.asarray(values)
+            if array.ndim == 0:
+                raise DataError(f"{where}: {name} are no array")
+        return array
