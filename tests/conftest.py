@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from rlalgo import Episodes
 from tests.rlalgo.toy_data import make_episodes
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, here and by what tests start
 settings.register_profile("tests", deadline=None, max_examples=60, derandomize=True, database=None)
 settings.load_profile("tests")
 
