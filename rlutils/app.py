@@ -149,7 +149,7 @@ def evaluate(
     episodes, held_out = _no_episodes(algo.spec), None
     if settings.evaluation.evaluators:
         episodes, label = load_source(settings.source)
-        refuse_other_data(found, episodes.spec, label)
+        refuse_other_data(found, algo.spec, episodes.spec, label)
         episodes, held_out = hold_out(episodes, settings.holdout, settings.seed)
     run = Run(folder, settings, known, episodes, held_out)
     if run.examiner.idle:
@@ -200,11 +200,11 @@ def _fit(
     data_print = fingerprint(episodes)
     if resuming:
         last = find(folder)
-        refuse_other_data(last, episodes.spec, label)
+        made, steps = read_description(last), settings.trainer.config.steps
+        refuse_other_data(last, made.spec, episodes.spec, label)
         refuse_changed_data(folder, data_print, label)
-        done, steps = step_of(last), settings.trainer.config.steps
-        if steps < done:
-            raise ConfigError([f"trainer.steps: {steps}, but {folder} has made {done} updates already; give more"])
+        if steps < made.step:
+            raise ConfigError([f"trainer.steps: {steps}, but {folder} has made {made.step} updates already; give more"])
     need = budget(settings.algo, episodes, getattr(settings.trainer.config, "batch_size", 1))
     if need is not None:
         need.refuse_beyond(device)

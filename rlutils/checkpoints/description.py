@@ -156,9 +156,8 @@ def refuse_missing(recorded: Sequence[Provided], catalogue: Catalogue, where: st
         )
 
 
-def refuse_other_data(path: Path, spec: DataSpec, label: str) -> None:
+def refuse_other_data(path: Path, learnt: DataSpec, spec: DataSpec, label: str) -> None:
     """CheckpointError if a checkpoint learnt from observations or actions of another kind than the data now has."""
-    learnt = read_description(path).spec
     for name in ("observation_space", "action_space", "frame_stack"):
         was, now = getattr(learnt, name), getattr(spec, name)
         if was != now:

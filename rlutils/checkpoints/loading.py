@@ -18,8 +18,6 @@ from rlutils.checkpoints.description import (
     provided,
     read_description,
     refuse_missing,
-    run_of,
-    step_of,
     version_of,
 )
 from rlutils.checkpoints.fitting import misfit
@@ -107,9 +105,9 @@ def restore(path: Path, algo: BatchRLAlgo, settings: Settings) -> TrainingState:
     Raises:
         CheckpointError: it cannot be read, is of another run, or another version of the algorithm wrote it.
     """
-    state = load_trainer_state(path)
+    state, made = load_trainer_state(path), read_description(path)
     index = read_index(path.parent)
-    runs, steps = (state.run, run_of(path), index.run if index else state.run), (state.step, step_of(path))
+    runs, steps = (state.run, made.run, index.run if index else state.run), (state.step, made.step)
     if len(set(runs)) > 1:
         raise CheckpointError(f"{path}: its files are of different runs ({', '.join(map(str, runs))}); train anew")
     if len(set(steps)) > 1:

@@ -13,6 +13,15 @@ _BLOCK = 2**18
 _TRUE, _FALSE = ["1", "1.0", "true", "True", "TRUE"], ["0", "0.0", "false", "False", "FALSE"]
 
 
+@contextmanager
+def needing_pyarrow(what: str) -> Iterator[None]:
+    """DataError that begins with these words and says what to install, where pyarrow is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise DataError(f'{what}: pip install "rlalgo[arrow]" ({error})') from error
+
+
 class ArrowTable:
     """One file, of a kind that its name tells: .parquet, .arrow (a stream or a file), or else csv.
 
@@ -32,10 +41,8 @@ class ArrowTable:
             raise DataError(f"{label}: {path} is missing, or is no file")
         self.header = int(path.suffix not in (".parquet", ".arrow"))
         """Rows before the first one of data."""
-        try:
+        with needing_pyarrow(f"{self.label} needs pyarrow to be read"):
             import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise DataError(f'{self.label} needs pyarrow to be read: pip install "rlalgo[arrow]" ({error})') from error
         with blaming(DataError, f"{self.label} cannot be read"), self._open(None, 1) as (schema, _):
             self.schema = schema
             self.kinds = dict(zip(schema.names, map(str, schema.types), strict=True))

@@ -11,6 +11,7 @@ import numpy as np
 from rlalgo.config import Count
 from rlalgo.errors import CheckpointError, DataError, blaming
 from rlutils.config.files import read_as
+from rlutils.data.arrow import needing_pyarrow
 from rlutils.data.hdf5 import damaged
 from rlutils.data.minari_disk import Metadata
 from rlutils.data.minari_file import NO_FACTS, Convert, EpisodeFile
@@ -124,11 +125,8 @@ class ArrowFiles:
     def _storage(self) -> Any:
         from minari.dataset.minari_storage import MinariStorage
 
-        try:
+        with needing_pyarrow(f"{self.label} is stored as {self.metadata.format}, which needs pyarrow"):
             return MinariStorage.read(self.metadata.folder)
-        except ImportError as error:
-            needed = f'is stored as {self.metadata.format}, which needs pyarrow: pip install "rlalgo[arrow]"'
-            raise DataError(f"{self.label} {needed} ({error})") from error
 
 
 def episode_files(metadata: Metadata) -> EpisodeFile | ArrowFiles:

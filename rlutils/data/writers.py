@@ -13,6 +13,7 @@ import numpy as np
 from rlalgo import Episodes
 from rlalgo.errors import DataError, blaming
 from rlutils.config.files import replacing
+from rlutils.data.arrow import needing_pyarrow
 from rlutils.data.hf_source import SPEC
 
 _NUMBERS = 2**20
@@ -69,11 +70,9 @@ def write_hf(episodes: Episodes, path: Path) -> None:
     Raises:
         DataError: pyarrow is missing, or it cannot be written; an old file stays as it was.
     """
-    try:
+    with needing_pyarrow(f"{path} needs pyarrow to be written"):
         import pyarrow as pa
         from pyarrow import parquet
-    except ImportError as error:
-        raise DataError(f'{path} needs pyarrow to be written: pip install "rlalgo[arrow]" ({error})') from error
 
     def lists(values: np.ndarray, counts: np.ndarray) -> Any:
         inner = pa.array(values.reshape(-1))

@@ -19,6 +19,8 @@ from rlalgo.errors import ConfigError
 from rlalgo.plugins import make
 from rlalgo.registry import Choice
 from rlalgo.schema import field_docs
+from rlutils.data.minari_source import MinariSource
+from tests.rlutils.data.files import NAMES, flat, write
 from tests.rlutils.minari_data import ID, write_dataset
 
 CATALOGUE = rlutils.catalogue()
@@ -43,7 +45,20 @@ def hf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"path": str(folder / "x.parquet")}
 
 
-MAKERS: dict[str, Maker] = {"table": table, "hf": hf, "minari": minari}
+def by_name(name: str) -> Maker:
+    """Of the sources that read the columns of a Minari dataset in another file."""
+
+    def make_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        ident = minari(folder, monkeypatch)
+        episodes = MinariSource(MinariSource.Config(**ident)).load()
+        path = folder / "data.npz"  # numpy adds the ending where it is missing; of others it says nothing
+        write(name, path, flat(episodes))
+        return {"path": str(path), **({"keys": ["first", "second"]} if name == "robomimic" else {})}
+
+    return make_file
+
+
+MAKERS: dict[str, Maker] = {"table": table, "hf": hf, "minari": minari} | {name: by_name(name) for name in NAMES}
 
 
 @pytest.fixture(params=CATALOGUE.names("source"))

@@ -27,10 +27,9 @@ from rlutils.data.hf_source import HfSource
 from rlutils.data.minari_source import MinariSource
 from rlutils.data.table_source import TableSource
 from rlutils.data.writers import write_hf
-from tests.rlutils.data.test_files_by_name import assert_same, flat, losses
+from tests.rlutils.data.files import Columns, assert_one_line, assert_same, damage, flat, losses
 from tests.rlutils.minari_data import ID, write_dataset
 
-Columns = dict[str, Any]
 OPTIONS: dict[str, Any] = {
     "episode": "run",
     "observations": ["s0", "s1", "s2"],
@@ -380,19 +379,8 @@ def test_damaged_files_are_told_in_one_line(name: str, draw: st.DataObject, orig
             writer.write_table(found)
     else:
         write(path, rows(original))
-    content = bytearray(path.read_bytes())
-    if draw.draw(st.booleans()):
-        content = content[: draw.draw(st.integers(0, len(content) - 1))]
-    else:
-        for _ in range(draw.draw(st.integers(1, 4))):
-            content[draw.draw(st.integers(0, len(content) - 1))] = draw.draw(st.integers(0, 255))
-    path.write_bytes(content)
-    said = ""
-    try:
-        (hf(path) if name == "x.arrow" else table(path)).check("what was read of it")
-    except DataError as error:
-        said = str(error)
-    assert "\n" not in said
+    damage(path, draw)
+    assert_one_line(lambda: hf(path) if name == "x.arrow" else table(path))
 
 
 def test_rows_that_would_not_fit_are_not_read(

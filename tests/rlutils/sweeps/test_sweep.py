@@ -23,7 +23,7 @@ from rlalgo.errors import ConfigError, RlalgoError
 from rlutils import train
 from rlutils.cli import app
 from rlutils.config.claim import claimed
-from rlutils.config.files import read_yaml, write_yaml
+from rlutils.config.files import read_yaml, write_json, write_yaml
 from rlutils.machine import birth
 from rlutils.reports.suite_results import suite_results
 from rlutils.sweeps import sweep as sweeping
@@ -100,7 +100,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[d
 
     def look(cell: Any, out: Path) -> sweeping.Job:
         settings[str(out / cell.name)] = to_mapping(cell.settings)
-        (tmp_path / "settings").write_text(json.dumps(settings))
+        write_json(tmp_path / "settings", settings)  # at once: a run may be reading it
         return real(cell, out)
 
     monkeypatch.setattr(sweeping, "look", look)
