@@ -13,6 +13,7 @@ import typer
 from rlalgo.errors import ConfigError
 from rlalgo.hookspecs import CATALOGUE_HOOKS
 from rlalgo.version import __version__
+from rlutils.commands import Commands
 from rlutils.config.files import write_json
 from rlutils.config.yaml_text import parse_yaml
 from rlutils.data_commands import Plugin, data
@@ -22,6 +23,7 @@ from rlutils.outcome import complain, on_interrupt, reported
 from rlutils.terminal import Terminal
 
 app = typer.Typer(
+    cls=Commands,
     help="Offline reinforcement learning from YAML: train, evaluate, play, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

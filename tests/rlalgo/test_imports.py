@@ -31,7 +31,7 @@ FLOORS = [
     {"sweeps"},
     {"reports"},
     {"scaffold", "inventory", "outcome"},
-    {"data_commands"},
+    {"data_commands", "commands"},
     {"cli"},
     {"__main__"},
 ]
