@@ -18,7 +18,7 @@ from rlutils.checkpoints.description import run_of, write_description
 from rlutils.checkpoints.index import FILES, NEEDED, PATTERN, look, new_index, read_index, step_of_name, write_index
 from rlutils.checkpoints.plain import separate
 from rlutils.checkpoints.training_state import capture, write_trainer_state
-from rlutils.config.files import write_atomic
+from rlutils.config.files import persist, write_atomic
 from rlutils.config.settings import Settings
 
 
@@ -52,6 +52,7 @@ def save(folder: Path, step: int, algo: BatchRLAlgo, settings: Settings, state: 
         write_description(temporary, algo, settings.algo, step, index.run)
         _remove(path)  # whole, but of a process that was killed before it was listed
         os.replace(temporary, path)
+        persist(folder)  # the index never names what a power cut may take
         write_index(folder, replace(index, last=path.name, complete=[*index.complete, path.name]))
     except OSError as error:
         kept = last_of(folder.parent)

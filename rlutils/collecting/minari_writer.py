@@ -21,7 +21,7 @@ from rlalgo.core.spaces import as_float32
 from rlalgo.errors import DataError
 from rlutils.collecting.behavior import Facts
 from rlutils.collecting.settings import CollectSettings
-from rlutils.config.files import own_folder, reserve
+from rlutils.config.files import own_folder, persist, reserve
 from rlutils.data.hdf5 import limit_cache
 from rlutils.data.minari_disk import ROOT_VARIABLE, root
 from rlutils.data.spaces import time_first
@@ -90,6 +90,8 @@ def _install(folder: Path, ident: str) -> Path:
     """Moves the complete dataset into place; an old one is moved aside first and removed last."""
     target = root() / ident
     target.parent.mkdir(parents=True, exist_ok=True)
+    for path in (folder / ident).rglob("*"):
+        persist(path)
     for parent in reversed(Path(ident).parents[:-1]):  # Minari wants a file in every namespace
         namespace = parent / "namespace_metadata.json"
         if (folder / namespace).exists() and not (root() / namespace).exists():
@@ -99,6 +101,7 @@ def _install(folder: Path, ident: str) -> Path:
         aside.parent.mkdir(parents=True)
         os.replace(target, aside)
     os.replace(folder / ident, target)
+    persist(target.parent)
     return target
 
 

@@ -42,11 +42,22 @@ def replacing(path: Path) -> Iterator[Path]:
         os.fsync(handle)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        persist(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(handle)
+
+
+def persist(path: Path) -> None:
+    """Has a file's content, or the names in a folder, outlive a power cut, where the system knows how."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def own_folder(parent: Path, name: str, clear: Callable[[Path], None]) -> Path:

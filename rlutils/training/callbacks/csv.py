@@ -5,11 +5,11 @@ import io
 import re
 import warnings
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rlalgo import Run, hookimpl
 from rlalgo.errors import CheckpointError, ConfigError, RlalgoWarning, shown
-from rlutils.config.files import disk_failed, read_text, write_atomic
+from rlutils.config.files import disk_failed, persist, read_text, write_atomic
 from rlutils.training.callbacks import Logger
 
 LARGEST = 500_000_000
@@ -42,6 +42,11 @@ class Csv(Logger):
             self._rewrite(self._rows())
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, restval="").writerow(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A checkpoint goes on from the rows before it, so they are on the disk first."""
+        persist(self.path)
+        return super().state_dict()
 
     def _rows(self) -> list[dict[str, str]]:
         """Those there are. A file that is none is put aside: it is no reason to stop, nor to lose it."""
