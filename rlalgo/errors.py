@@ -72,7 +72,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 def told(error: BaseException) -> str:
     """An error of somebody else's code on one line, with the place that raised it: `KeyError: 'x' (my_env.py:12)`."""
-    text = _line(str(error), 300)
+    text = clipped(str(error), 300)
     if isinstance(error, RlalgoError):
         return text
     frames = traceback.extract_tb(error.__traceback__)
@@ -93,10 +93,10 @@ def blaming(kind: type[RlalgoError], what: str) -> Iterator[None]:
 
 def shown(value: object) -> str:
     """A value that was got instead of another, on one short line."""
-    return _line(repr(value), 60)
+    return clipped(repr(value), 60)
 
 
-def _line(text: str, most: int) -> str:
+def clipped(text: str, most: int) -> str:
     """Printable characters alone, on one line of that many at most."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlalgo.errors import ConfigError, shown
+from rlalgo.errors import ConfigError, clipped, shown
 from rlutils.config.files import read_yaml
 from rlutils.config.modules import own_modules
 from rlutils.config.yaml_text import parse_yaml
@@ -51,40 +51,45 @@ def override(
     result = _copy(values)
     for text in overrides:
         if text.endswith((".yaml", ".yml")) and "=" not in text:
-            result = override(result, list(texts_of(load_mapping(Path(text)))), defaults)
+            for path, value in _settings(load_mapping(Path(text))):
+                _put(result, path, value, f"{text}: {path}", defaults)
             continue
         path, equals, value = text.partition("=")
+        where = f"override '{clipped(text, 200)}'"
         if not equals or not path.strip():
-            raise ConfigError([f"override '{text}': expected key=value, such as algo.lr=3e-4, or a YAML file"])
-        keys = path.strip().split(".")
-        place: Any = result
-        default: Any = defaults
-        for i, key in enumerate(keys[:-1]):
-            name = ".".join(keys[: i + 1])
-            default = default.get(key) if isinstance(default, Mapping) else None
-            if isinstance(place, list):
-                place[_index(key, place, text)] = inner = _as_mapping(place[_index(key, place, text)])
-            else:
-                inner = _as_mapping(_copy(default) if place.get(key) is None else place[key])
-                place[key] = inner
-            if not isinstance(inner, dict | list):
-                raise ConfigError([f"override '{text}': {name} is {inner!r}, which has no keys"])
-            place = inner
-        if isinstance(place, list):
-            place[_index(keys[-1], place, text)] = parse_yaml(value, f"override '{text}'")
-        else:
-            place[keys[-1]] = parse_yaml(value, f"override '{text}'")
+            raise ConfigError([f"{where}: expected key=value, such as algo.lr=3e-4, or a YAML file"])
+        _put(result, path.strip(), parse_yaml(value, where), where, defaults)
     return result
 
 
-def texts_of(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Settings as overrides, `a.b=value`: a mapping is merged, one with a `name` replaces what is there."""
-    for key, value in values.items():
-        place = f"{path}{key}"
-        if isinstance(value, Mapping) and "name" not in value:
-            yield from texts_of(value, f"{place}.")
+def _put(values: dict[str, Any], path: str, value: Any, where: str, defaults: Mapping[str, Any] | None) -> None:
+    """Sets what lies at a dotted path."""
+    *parents, last = path.split(".")
+    place: Any = values
+    default: Any = defaults
+    for i, key in enumerate(parents):
+        default = default.get(key) if isinstance(default, Mapping) else None
+        if isinstance(place, list):
+            place[_index(key, place, where)] = inner = _as_mapping(place[_index(key, place, where)])
         else:
-            yield f"{place}={json.dumps(value)}"
+            place[key] = inner = _as_mapping(_copy(default) if place.get(key) is None else place[key])
+        if not isinstance(inner, dict | list):
+            raise ConfigError([f"{where}: {'.'.join(parents[: i + 1])} is {shown(inner)}, which has no keys"])
+        place = inner
+    place[_index(last, place, where) if isinstance(place, list) else last] = value
+
+
+def texts_of(values: Mapping[str, Any]) -> Iterator[str]:
+    """Settings as overrides, `a.b=value`: a mapping is merged, one with a `name` replaces what is there."""
+    yield from (f"{path}={json.dumps(value)}" for path, value in _settings(values))
+
+
+def _settings(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and "name" not in value:
+            yield from _settings(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
 
 
 def _as_mapping(value: Any) -> Any:
@@ -94,9 +99,9 @@ def _as_mapping(value: Any) -> Any:
     return {} if value is None else value
 
 
-def _index(key: str, values: list, text: str) -> int:
+def _index(key: str, values: list, where: str) -> int:
     if not key.isdigit() or int(key) >= len(values):
-        raise ConfigError([f"override '{text}': '{key}' is not one of the {len(values)} items 0..{len(values) - 1}"])
+        raise ConfigError([f"{where}: '{key}' is not one of the {len(values)} items 0..{len(values) - 1}"])
     return int(key)
 
 

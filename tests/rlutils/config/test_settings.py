@@ -196,3 +196,10 @@ def test_plugin_files_are_found_beside_the_yaml_file(tmp_path: Path, monkeypatch
 def test_names_that_no_file_can_have_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         read_settings(toy_config("bc"), [text])
+
+
+def test_an_override_of_any_length_is_shown_in_short() -> None:
+    for text in (f"algo=[{'1,' * 600_000}]", f"{'a' * 2_000_000}", f"algo.x.{'y' * 10_000}.z=1"):
+        with pytest.raises(ConfigError) as caught:
+            override({"algo": {"x": 1}}, [text])
+        assert len(str(caught.value)) < 500
