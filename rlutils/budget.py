@@ -18,6 +18,8 @@ from rlutils.machine import memory, size
 
 LARGE = 4096
 """Items of a batch from which on memory is reckoned, not measured."""
+NO_VALUES = (RuntimeError, TypeError, ValueError)
+"""What torch raises where somebody looks at the values of a tensor that has none."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def shadow(choice: Choice, spec: DataSpec) -> BatchRLAlgo | None:
     try:
         with torch.device("meta"):
             return make("algo", choice, spec).to("meta")  # what numpy gave is not yet
-    except (RuntimeError, TypeError, ValueError):  # its options may be at fault, too: made in earnest, it says so
+    except NO_VALUES:  # its options may be at fault, too: made in earnest, it says so
         return None
 
 
@@ -91,7 +93,7 @@ def _batch(twin: BatchRLAlgo, episodes: Episodes, items: int) -> int:
     keeping, held = Keeping(twin), 0
     twin.prepared, twin.step = True, lambda name: None  # type: ignore[method-assign]  # an optimizer would want values
     hooks = torch.autograd.graph.saved_tensors_hooks(keeping.pack, Kept.unpack)
-    with contextlib.suppress(Exception):  # it may look at values; what it kept until then is counted
+    with contextlib.suppress(*NO_VALUES):  # what it kept until then is counted
         batch = twin.dataset(episodes).to("meta").gather(torch.zeros(items, dtype=torch.int64))
         held = sum(column.nbytes for column in batch)
         with keeping, torch.device("meta"), hooks:
