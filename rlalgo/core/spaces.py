@@ -197,7 +197,8 @@ def described(space: spaces.Space) -> str:
     if not isinstance(space, spaces.Box):
         return str(space)
     shape = "x".join(map(str, space.shape)) or "one"
-    return f"Box of {shape} {space.dtype}, {space.low.min():g} to {space.high.max():g}"
+    bounds = f", {space.low.min():g} to {space.high.max():g}" if space.low.size else ""
+    return f"Box of {shape} {space.dtype}{bounds}"
 
 
 def same_observations(a: spaces.Space, b: spaces.Space) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from gymnasium import spaces
 
 from rlalgo import DataSpec
+from rlalgo.core.spaces import described
 from rlalgo.errors import DataError
 
 SPEC = DataSpec(spaces.Box(-1, 1, (3,)), spaces.Discrete(2))
@@ -57,3 +59,15 @@ def test_what_describes_no_data_is_refused_by_its_key(changes: dict[str, Any], s
 def test_no_mapping_is_no_spec(values: Any) -> None:
     with pytest.raises(DataError, match="spec: "):
         DataSpec.from_mapping(values)
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (spaces.Box(-1, 2, (3, 2), np.float32), "Box of 3x2 float32, -1 to 2"),
+        (spaces.Box(-1, 2, (), np.float32), "Box of one float32, -1 to 2"),
+        (spaces.Box(-1, 2, (0,), np.float32), "Box of 0 float32"),
+    ],
+)
+def test_a_space_is_described_in_a_line(space: spaces.Space, words: str) -> None:
+    assert described(space) == words
