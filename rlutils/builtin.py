@@ -8,6 +8,7 @@ from rlutils.collecting.behaviors.random import Random
 from rlutils.collecting.behaviors.trained import RunPolicy
 from rlutils.data.d4rl_source import D4rlSource
 from rlutils.data.hf_source import HfSource
+from rlutils.data.lerobot_source import LerobotSource
 from rlutils.data.minari_source import MinariSource
 from rlutils.data.npz_source import NpzSource
 from rlutils.data.robomimic_source import RobomimicSource
@@ -33,6 +34,7 @@ def rlalgo_register_sources(register: Any) -> None:
     register(RobomimicSource)
     register(TableSource)
     register(HfSource)
+    register(LerobotSource)
 
 
 @hookimpl

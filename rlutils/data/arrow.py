@@ -1,9 +1,13 @@
 """Csv, Parquet and Arrow files, a batch of rows at a time, through pyarrow, which is an extra of the package."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rlalgo.errors import DataError, blaming, near
 from rlutils.machine import host_memory, size
@@ -76,10 +80,10 @@ class ArrowTable:
 
         if self.path.suffix == ".parquet":
             # Without a buffer of its own a whole group of rows, which may be all of them, would be read at once.
-            with parquet.ParquetFile(self.path, memory_map=True, buffer_size=_BLOCK, pre_buffer=False) as file:
+            with parquet.ParquetFile(self.path, buffer_size=_BLOCK, pre_buffer=False) as file:
                 if (least := 4 * file.metadata.num_rows * len(columns or ())) > host_memory():
                     raise DataError(f"{self.label}: takes {size(least)} of memory, and there are {size(host_memory())}")
-                yield file.schema_arrow, file.iter_batches(rows, columns=columns)
+                yield file.schema_arrow, file.iter_batches(rows, columns=columns, use_threads=False)
         elif self.path.suffix == ".arrow":
             with memory_map(str(self.path)) as bytes_:
                 whole = bytes_.read(6) == b"ARROW1"
@@ -96,3 +100,38 @@ class ArrowTable:
             reading = csv.ReadOptions(use_threads=False, block_size=_BLOCK)
             with csv.open_csv(self.path, reading, convert_options=how) as reader:
                 yield reader.schema, reader
+
+
+def is_list(values: Any) -> bool:
+    """Whether a column of pyarrow's has a list in each row."""
+    return bool(re.match(r"(large_|fixed_size_)?list<", str(values.type)))
+
+
+def stacked(values: Any, name: str, where: Callable[[int], str]) -> np.ndarray:
+    """A column of n numbers, or of lists (of lists ...) of them that all have one size, as (n, ...).
+
+    Args:
+        values: pyarrow's array; of an extension type, as `datasets` has for arrays, what it stores.
+        name: of the column, in the plural, for messages.
+        where: what messages call row 0, 1, ...
+
+    Raises:
+        DataError: a value is missing, or a list has another size than the others.
+    """
+    from pyarrow import compute
+
+    rows, shape = len(values), list[int]()
+    while True:
+        values = getattr(values, "storage", values)
+        if values.null_count:
+            row = values.is_null().to_pylist().index(True) // math.prod(shape)
+            raise DataError(f"{where(row)}: {name} have no value")
+        if not is_list(values):
+            return values.to_numpy(zero_copy_only=False).reshape(rows, *shape)
+        sizes = compute.list_value_length(values).to_numpy(zero_copy_only=False)
+        if len(uneven := np.flatnonzero(sizes != sizes[:1])):
+            i = int(uneven[0])
+            why = f"have {sizes[i]} numbers, expected {sizes[0]} as before"
+            raise DataError(f"{where(i // math.prod(shape))}: {name} {why}")
+        shape.append(int(sizes[0]) if len(sizes) else 0)
+        values = values.flatten()

@@ -85,6 +85,7 @@ class Columns:
         actions: their space, as `like` gives it.
         spec: what the file says of the data, if that is stored as `Episodes` are: its spaces are those two.
         allocate: makes the array of observations.
+        images: what is done to those among observations besides bringing their channels first.
 
     Raises:
         DataError: there is no memory for so much, or observations are of no kind that can be stored.
@@ -98,17 +99,19 @@ class Columns:
         actions: spaces.Space,
         spec: DataSpec | None = None,
         allocate: Allocate = np.empty,
+        images: Images | None = None,
     ) -> None:
         self.label, self.spec = label, spec
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])  # (E+1,)
-        self._prepare = self._preparation(observations) if spec is None else None
+        self._prepare = self._preparation(observations, images or Images()) if spec is None else None
         self._raw = {"observations": observations, "actions": actions}
         seen = self._prepare.space if self._prepare else observations
         n, e, action = int(self.starts[-1]), len(self.starts) - 1, np.dtype(actions.dtype)
         rows = (n + e, *(seen.shape or ()))
-        needed = math.prod(rows) * np.dtype(seen.dtype).itemsize
-        if allocate is np.empty and needed > host_memory():
-            raise DataError(f"{label}: observations take {size(needed)} of memory, and there are {size(host_memory())}")
+        needed = math.prod(rows) * np.dtype(seen.dtype).itemsize if allocate is np.empty else 0
+        needed += n * (math.prod(actions.shape or ()) * action.itemsize + 6)
+        if needed > host_memory():
+            raise DataError(f"{label}: takes {size(needed)} of memory, and there are {size(host_memory())}")
         self.observations = allocate(rows, seen.dtype)
         self.actions = np.empty((n, *(actions.shape or (() if action.kind == "i" else (1,)))), action)
         self.rewards = np.empty(n, np.float32)
@@ -192,9 +195,9 @@ class Columns:
     def _episode(self, steps: Any) -> Any:
         return np.searchsorted(self.starts, steps, "right") - 1
 
-    def _preparation(self, space: spaces.Space) -> Preparation:
+    def _preparation(self, space: spaces.Space, images: Images) -> Preparation:
         try:
-            return Preparation(space, Images())
+            return Preparation(space, images)
         except (TypeError, ValueError) as error:
             raise DataError(f"{self.label}: observations: {error}") from error
 

@@ -1,5 +1,6 @@
 """D4RL's files: flat HDF5 columns, as Episodes."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +16,7 @@ from rlutils.data.hdf5 import Hdf5
 
 _NAMES = {"terminations": "terminals", "truncations": "timeouts"}
 _OWN = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+_SINGLE = ("rewards", "terminals", "timeouts")
 _SCORES = {
     "maze2d-open-dense": (11.17817, 27.166538620695782),
     "maze2d-umaze-dense": (68.537689, 193.66285642381482),
@@ -25,7 +27,7 @@ _SCORES = {
     "maze2d-medium": (13.13, 277.39),
     "maze2d-large": (6.7, 273.99),
     "minigrid-fourrooms": (0.01442, 2.89685),
-    "pen": (96.262799, 3076.8331018826877),
+    "pen": (96.262799, 3076.8331017826877),
     "hammer": (-274.856578, 12794.134825156867),
     "relocate": (-6.425911, 4233.877797728884),
     "door": (-56.512833, 2880.5693087298737),
@@ -51,9 +53,20 @@ _SCORES = {
 """Returns of a random and of an expert policy by the beginning of a task's name, as D4RL gives them (d4rl/infos.py)."""
 
 
+_FILES = {
+    "Ant-maze": "antmaze",
+    "mini-kitchen": "kitchen",
+    "minigrid4rooms": "minigrid-fourrooms",
+    "walker-": "walker2d-",
+}
+"""How the names of files begin that are not called as their tasks."""
+
+
 def d4rl_scores(task: str) -> tuple[float, float] | None:
     """D4RL's reference scores of a task, such as hopper-medium-v2 or a file's hopper_medium-v2; None of others."""
     task = f"{task.replace('_', '-').replace('-sparse', '')}-"
+    for file, name in _FILES.items():
+        task = re.sub(f"^{file}", name, task)
     return next((scores for name, scores in _SCORES.items() if task.startswith(f"{name}-")), None)
 
 
@@ -62,7 +75,8 @@ class D4rlSource:
 
     An episode ends at a terminal or timeout, as in D4RL's qlearning_dataset; the rest after the last of them is an
     episode too. The steps with timeouts, which qlearning_dataset leaves out, are kept: where the file does not have
-    what was seen after them, windows contain them and transitions do not.
+    what was seen after them, windows contain them and transitions do not. In antmaze every step at the goal is a
+    terminal, and the ant walks on: `continues: true` keeps such episodes whole.
     """
 
     name: ClassVar[str] = "d4rl"
@@ -106,9 +120,11 @@ class D4rlSource:
 def _array(file: Hdf5, name: str) -> Array:
     dataset, shape, dtype = file.array(name)
 
+    one = name in _SINGLE and shape[1:] == (1,)  # which D4RL takes for the same
+
     def read(first: int, end: int) -> np.ndarray:
         with file.reading(path=name):
             rows: np.ndarray = h5py.Dataset(dataset)[first:end]
-        return rows
+        return rows[:, 0] if one else rows
 
-    return Array(shape, dtype, read)
+    return Array(shape[:1] if one else shape, dtype, read)

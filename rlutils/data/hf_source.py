@@ -6,7 +6,6 @@ the last step, `truncated`, the numbers of the episode, and in the file's own me
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,16 @@ from pydantic import Field
 from rlalgo import DataSpec, Episodes
 from rlalgo.errors import CheckpointError, DataError, blaming
 from rlutils.config.files import read_as
-from rlutils.data.arrow import ArrowTable
+from rlutils.data.arrow import ArrowTable, is_list, stacked
 from rlutils.data.columns import Columns, Told, like
+from rlutils.data.hub import fetched
 from rlutils.data.minari_file import NO_FACTS
 
 SPEC = b"rlalgo.spec"
 """Name under which a file's metadata has its DataSpec, as JSON."""
 
+_ID = re.compile(r"[\w.-]+/[\w.-]+(?<!\.parquet)(?<!\.arrow)")
+"""What a dataset on the hub is called."""
 _ROWS = 16
 """Episodes read at a time."""
 _COLUMNS = {"observations": "observations", "actions": "actions", "rewards": "rewards", "dones": "terminations"}
@@ -44,7 +46,7 @@ class _State:
 
 
 class HfSource:
-    """Datasets of Hugging Face's hub with one row an episode, from local files; needs pyarrow, not `datasets`."""
+    """Datasets of Hugging Face's hub with one row an episode; needs pyarrow, not `datasets`."""
 
     name: ClassVar[str] = "hf"
 
@@ -52,9 +54,14 @@ class HfSource:
     class Config(Told):
         path: Path
         """A .parquet or .arrow file, or a folder: what `save_to_disk` wrote, or one with such files in it or in its
-        `data`. `dones` are terminal states; an episode whose last step is none counts as cut there."""
+        `data`; or, where `subset` is given, OWNER/NAME of a dataset on the hub, which rlalgo-hf fetches to its cache.
+        `dones` are terminal states; an episode whose last step is none counts as cut there."""
+        subset: str | None = None
+        """Folder within, as `halfcheetah-expert-v2`; on the hub `default`, where a dataset has no others."""
         split: str = "train"
         """Part of a folder that holds several."""
+        revision: str = "refs/convert/parquet"
+        """Branch, tag or commit of a dataset on the hub; this is the branch where the hub keeps each one as Parquet."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -62,7 +69,7 @@ class HfSource:
     @property
     def label(self) -> str:
         """How messages and reports call the data."""
-        return f"hf:{self.config.path}"
+        return f"hf:{self.config.path / (self.config.subset or '')}"
 
     def load(self) -> Episodes:
         """All episodes, checked.
@@ -109,15 +116,18 @@ class HfSource:
         raise DataError(f"{table.label}: holds no episodes; record some before training on it")
 
     def _files(self) -> list[Path]:
-        path, split = self.config.path, self.config.split
+        path, subset, split = self.config.path, self.config.subset, self.config.split
+        is_id = _ID.fullmatch(str(path)) and not path.exists()
+        if is_id and subset:
+            patterns = [f"{subset}/{split}/*.parquet", f"{subset}/{split}-*.parquet"]
+            path = fetched(str(path), self.config.revision, patterns, "dataset")
+        path = path / (subset or "")
         if path.is_file():
             return [path]
         if not path.is_dir():
-            hub = f"`hf download --repo-type dataset {path} --revision refs/convert/parquet --local-dir FOLDER`"
-            cure = f"; to load it from the hub, {hub}, and give a folder in FOLDER as path"
-            is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not path.suffix
-            raise DataError(f"{self.label}: there is no such file or folder here{cure if is_id else ''}")
-        if (path / "dataset_dict.json").is_file():
+            cure = "; for a dataset on the hub give its subset, too (subset: default)" if is_id else ""
+            raise DataError(f"{self.label}: there is no such file or folder here{cure}")
+        if (path / "dataset_dict.json").is_file() or (path / split).is_dir():
             path = path / split
         if (path / "state.json").is_file():
             try:
@@ -168,32 +178,17 @@ def _flat(table: ArrowTable, batch: Any, name: str, episode: int) -> tuple[np.nd
     """
     from pyarrow import compute
 
-    counts: np.ndarray | None = None
-    shape: list[int] = []
-    values = getattr(batch[name], "storage", batch[name])  # of an extension type, as `datasets` has for arrays
+    lists = getattr(batch[name], "storage", batch[name])  # of an extension type, as `datasets` has for arrays
+    if lists.null_count:
+        missing = lists.is_null().to_pylist().index(True)
+        raise DataError(f"{table.label}: episode {episode + missing}: {name} have no value")
+    if not is_list(lists):
+        raise DataError(f"{table.label}: column '{name}' holds {lists.type}, expected a list over the steps")
+    counts = compute.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
 
-    def where(i: int) -> str:
-        """Of value i of those that are looked at, steps or parts of them."""
-        if counts is None:
-            return f"{table.label}: episode {episode + i}"
-        step, ends = i // math.prod(shape), counts.cumsum()
+    def where(step: int) -> str:
+        ends = counts.cumsum()
         at = int(np.searchsorted(ends, step, "right"))
         return f"{table.label}: episode {episode + at}, step {step - ends[at] + counts[at]}"
 
-    while True:
-        if values.null_count:
-            raise DataError(f"{where(values.is_null().to_pylist().index(True))}: {name} have no value")
-        if not re.match(r"(large_|fixed_size_)?list<", str(values.type)):
-            break
-        sizes = compute.list_value_length(values).to_numpy(zero_copy_only=False)
-        if counts is None:
-            counts = sizes.astype(np.int64)
-        else:
-            if len(uneven := np.flatnonzero(sizes != sizes[:1])):
-                i = int(uneven[0])
-                raise DataError(f"{where(i)}: {name} have {sizes[i]} numbers, expected {sizes[0]} as before")
-            shape.append(int(sizes[0]) if len(sizes) else 0)
-        values = values.flatten()
-    if counts is None:
-        raise DataError(f"{table.label}: column '{name}' holds {values.type}, expected a list over the steps")
-    return values.to_numpy(zero_copy_only=False).reshape(counts.sum(), *shape), counts
+    return stacked(lists.flatten(), name, where), counts

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rlalgo.config import Size
 from rlutils.data.spaces import is_image
@@ -69,10 +69,12 @@ class Images:
         height, width = self.size
         planes = image[..., None] if image.ndim == 2 else image
         small = [
-            np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), Image.Resampling.BOX))
+            Image.fromarray(np.ascontiguousarray(plane))
+            .resize((width, len(plane)), Image.Resampling.BOX)  # first, as ever: Pillow 13 chooses by the shapes
+            .resize((width, height), Image.Resampling.BOX)
             for plane in planes.transpose(2, 0, 1)
         ]
-        return small[0] if image.ndim == 2 else np.stack(small, -1)
+        return np.asarray(small[0]) if image.ndim == 2 else np.stack([np.asarray(plane) for plane in small], -1)
 
 
 def is_jpeg(space: spaces.Space, rank: int) -> bool:
@@ -80,12 +82,16 @@ def is_jpeg(space: spaces.Space, rank: int) -> bool:
     return is_image(space) and rank <= len(space.shape or ())
 
 
-def decode_jpeg(row: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A stored frame (n,) uint8 as the image (H, W) or (H, W, C) that it is; ValueError or OSError if it is not."""
+def decode_image(content: bytes, shape: tuple[int, ...], formats: tuple[str, ...] = ("JPEG",)) -> np.ndarray:
+    """A stored frame as the image (H, W) or (H, W, C) that it is; ValueError or OSError if it is not."""
     try:
-        image = Image.open(io.BytesIO(row.tobytes()), formats=["JPEG"])
+        image = Image.open(io.BytesIO(content), formats=formats)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"no {' or '.join(formats)}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(f"an image of mode {image.mode}, expected 8 bits for each color")
     if image.size != (shape[1], shape[0]):
         raise ValueError(f"an image of {image.height}x{image.width}, its space says {shape[0]}x{shape[1]}")
-    return np.asarray(image, dtype=np.uint8)
+    return np.asarray(image)

@@ -20,7 +20,7 @@ from h5py import h5a, h5d, h5g, h5s
 
 from rlalgo.errors import DataError
 from rlutils.data.hdf5 import Hdf5
-from rlutils.data.images import decode_jpeg, is_jpeg
+from rlutils.data.images import decode_image, is_jpeg
 from rlutils.data.minari_disk import Metadata
 from rlutils.data.spaces import OutsideSpace, is_image
 
@@ -186,7 +186,7 @@ class EpisodeFile(Hdf5):
             return parts if isinstance(space, spaces.Dict) else list(parts.values())
         dataset = self.file[f"episode_{episode}/{path}"]
         if is_jpeg(space, dataset.ndim):
-            return np.stack([decode_jpeg(row, space.shape or ()) for row in dataset[rows]])
+            return np.stack([decode_image(row.tobytes(), space.shape or ()) for row in dataset[rows]])
         return dataset[rows]
 
 

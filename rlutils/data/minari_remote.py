@@ -2,19 +2,13 @@
 
 import os
 import re
-import ssl
 import sys
 import tempfile
-import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from rlalgo.errors import DataError, near
+from rlutils.data.hub import server, unreachable
 from rlutils.data.minari_disk import ROOT_VARIABLE, local_ids, root
-
-_WAIT = 8.0
-"""Seconds within which the server must answer; Minari's own client tries for half a minute."""
 
 _ID = re.compile(r"(?:[-\w]+/)+[-\w]+-v\d+")
 """Of the datasets that the server has; one made here needs no namespace."""
@@ -32,7 +26,7 @@ def require(ident: str, download: bool) -> None:
         raise DataError(_absent(ident, "an id looks like namespace/name-v0"))
     if not download:
         raise DataError(_absent(ident, "downloading is off"))
-    why = _unreachable(_server())
+    why = unreachable(_server())
     if why is not None:
         raise DataError(_absent(ident, f"{_server()} cannot be reached ({why})"))
     try:
@@ -46,7 +40,7 @@ def require(ident: str, download: bool) -> None:
 def _fetch(ident: str, temporary: Path) -> None:
     """Downloads beside the other datasets and renames: a broken connection leaves nothing half-done."""
     try:
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
         from minari.storage.remotes import get_cloud_storage
 
         remote = get_cloud_storage()
@@ -61,6 +55,8 @@ def _fetch(ident: str, temporary: Path) -> None:
         if not (temporary / ident / "data" / "metadata.json").is_file():
             known = near(ident, remote.list_datasets(prefix=ident.split("/")[0]))
             raise DataError(_absent(ident, f"the server has no such dataset.{known}".rstrip(".")))
+    except RepositoryNotFoundError as error:
+        raise DataError(_absent(ident, f"the server has nothing of {ident.split('/')[0]}")) from error
     except failures as error:
         raise DataError(_absent(ident, f"the download failed: {_first_line(error)}")) from error
     (root() / ident).parent.mkdir(parents=True, exist_ok=True)
@@ -74,27 +70,7 @@ def _first_line(error: Exception) -> str:
 def _server() -> str:
     if os.environ.get("MINARI_REMOTE", "hf://").startswith("gcp://"):
         return "https://storage.googleapis.com"
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-
-
-def _unreachable(url: str) -> str | None:
-    """Why nothing answers at this address (through the proxies in the environment), or None."""
-    answer: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_WAIT).close()
-            answer.append(None)
-        except urllib.error.HTTPError:  # it answers, if with a refusal
-            answer.append(None)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)  # the client brings certificates of its own
-            answer.append(None if isinstance(reason, ssl.SSLError) else str(reason))
-
-    thread = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time limit
-    thread.start()
-    thread.join(_WAIT)
-    return answer[0] if answer else f"no answer within {_WAIT:.0f} s"
+    return server()
 
 
 def _absent(ident: str, why: str) -> str:

@@ -1,6 +1,5 @@
 """robomimic's HDF5 files of demonstrations, as Episodes."""
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ class RobomimicSource:
             self._check_keys(file, demos[0])
             parts = [(key, self._like(file, f"{demos[0]}/obs/{key}")) for key in self.config.keys]
             action = self._like(file, f"{demos[0]}/actions", actions=True)
-            lengths = [math.prod(file.array(f"{demo}/rewards", i)[1]) for i, demo in enumerate(demos)]
+            lengths = [next(iter(file.array(f"{demo}/rewards", i)[1]), 0) for i, demo in enumerate(demos)]
             columns = Columns(self.label, lengths, spaces.Dict(parts), action)
             for i, demo in enumerate(demos):
                 found = {name: _read(file, f"{demo}/{name}", i) for name in ("actions", "rewards", "dones")}
@@ -90,7 +89,10 @@ class RobomimicSource:
         return sorted(found, key=lambda name: int(name[5:]))
 
     def _check_keys(self, file: Hdf5, demo: str) -> None:
-        with file.reading(path=f"{demo}/obs"):
+        with file.reading(path=demo):
+            if "obs" not in file.file[demo]:
+                cure = "add observations by robomimic's dataset_states_to_obs.py"
+                raise DataError(f"{self.label}: {demo} has no obs, only {', '.join(file.file[demo])}; {cure}")
             there = list(file.file[f"{demo}/obs"])
         for key in self.config.keys:
             if key not in there:

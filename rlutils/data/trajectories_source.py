@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlalgo import Episodes
-from rlalgo.errors import DataError, blaming
+from rlalgo.errors import DataError, blaming, shown
 from rlutils.data.columns import Columns, Told, like, require_file
-from rlutils.data.unpickling import PickledArray, unpickle
+from rlutils.data.unpickling import require_unshared, unpickle
 
 _ENDS = {"terminals": "terminations", "dones": "terminations", "timeouts": "truncations"}
 
@@ -18,7 +18,7 @@ class TrajectoriesSource:
     """A pickle of a list of dicts, one a trajectory: observations (T, *S), actions, rewards, and where they are there
     terminals or dones, timeouts, and next_observations, of which the last one is taken.
 
-    Nothing in the pickle is called: only arrays of numbers and plain containers are read.
+    Nothing in the pickle is called: only arrays of numbers and plain containers are read, each array in its turn.
     """
 
     name: ClassVar[str] = "trajectories"
@@ -47,7 +47,11 @@ class TrajectoriesSource:
             found = unpickle(self.config.path)
             if not isinstance(found, list) or not found or not all(isinstance(part, dict) for part in found):
                 raise DataError(f"{self.label}: expected a list of dicts, one for each trajectory")
-            lengths = [len(self._values(found, i, "rewards")) for i in range(len(found))]
+            lengths, steps, most = list[int](), 0, self.config.path.stat().st_size
+            for i in range(len(found)):
+                lengths.append(len(self._values(found, i, "rewards")))
+                if (steps := steps + lengths[i]) > most:
+                    raise DataError(f"{self.label}: {steps:,} steps and more, and the file has {most:,} bytes")
             seen, action = (self._values(found, 0, name) for name in ("observations", "actions"))
             spaces = like(seen.shape[1:], seen.dtype), like(action.shape[1:], action.dtype, actions=True)
             columns = Columns(self.label, lengths, *spaces)
@@ -60,18 +64,19 @@ class TrajectoriesSource:
                     columns.fill(columns.starts[i], **{name: values})
                 if "next_observations" in found[i]:
                     columns.finish([i], self._values(found, i, "next_observations")[-1:])
-                found[i] = {}  # what was copied takes no memory any more
+                found[i] = {}  # lists that were copied take no memory any more
             return columns.checked(self.config)
 
     def _values(self, found: list[dict], episode: int, name: str) -> np.ndarray:
         """One array of a trajectory."""
         where = f"{self.label}: episode {episode}"
         if name not in found[episode]:
-            there = ", ".join(str(key) for key in found[episode])
+            there = ", ".join(map(shown, list(found[episode])[:40]))
             raise DataError(f"{where}: has no '{name}'; it has {there}")
         values: Any = found[episode][name]
         with blaming(DataError, f"{where}: {name}"):
-            array = values.values if isinstance(values, PickledArray) else np.asarray(values)
+            require_unshared(values, self.config.path.stat().st_size)
+            array = np.asarray(values)
             if array.ndim == 0:
                 raise DataError(f"{where}: {name} are no array")
         return array

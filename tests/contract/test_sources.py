@@ -20,7 +20,7 @@ from rlalgo.plugins import make
 from rlalgo.registry import Choice
 from rlalgo.schema import field_docs
 from rlutils.data.minari_source import MinariSource
-from tests.rlutils.data.files import NAMES, flat, write
+from tests.rlutils.data.files import NAMES, flat, lerobot_features, write, write_lerobot
 from tests.rlutils.minari_data import ID, write_dataset
 
 CATALOGUE = rlutils.catalogue()
@@ -45,6 +45,12 @@ def hf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"path": str(folder / "x.parquet")}
 
 
+def lerobot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    episodes = MinariSource(MinariSource.Config(**minari(folder, monkeypatch))).load()
+    write_lerobot(folder / "set", lerobot_features(flat(episodes)), episodes.lengths())
+    return {"path": str(folder / "set"), "terminated": "next.done", "truncated": "next.truncated"}
+
+
 def by_name(name: str) -> Maker:
     """Of the sources that read the columns of a Minari dataset in another file."""
 
@@ -58,7 +64,8 @@ def by_name(name: str) -> Maker:
     return make_file
 
 
-MAKERS: dict[str, Maker] = {"table": table, "hf": hf, "minari": minari} | {name: by_name(name) for name in NAMES}
+MAKERS: dict[str, Maker] = {"table": table, "hf": hf, "lerobot": lerobot, "minari": minari}
+MAKERS |= {name: by_name(name) for name in NAMES}
 
 
 @pytest.fixture(params=CATALOGUE.names("source"))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
+import imageio_ffmpeg
 import numpy as np
+import pyarrow as pa
 import torch
 from hypothesis import strategies as st
+from PIL import Image
+from pyarrow import parquet
 
 from rlalgo import Episodes
 from rlalgo.batchrl.dt.decision_transformer import DecisionTransformer
@@ -76,6 +82,95 @@ def write(name: str, path: Path, columns: Mapping[str, Any]) -> None:
                 for key, own in (("actions", "actions"), ("rewards", "rewards"), ("terminals", "dones")):
                     if key in part:
                         demo[own] = part[key]
+
+
+def write_film(path: Path, frames: np.ndarray, fps: int) -> None:
+    """Frames (T, H, W, 3) without loss; LeRobot's own are AV1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size, how = (frames.shape[2], frames.shape[1]), ["-crf", "0", "-g", "2"]
+    writer = imageio_ffmpeg.write_frames(
+        str(path), size, fps=fps, codec="libx264rgb", pix_fmt_out="rgb24", macro_block_size=1, output_params=how
+    )
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+def write_lerobot(folder: Path, columns: Columns, lengths: Any, films: Columns | None = None, fps: int = 10) -> None:
+    """A dataset in LeRobot's format v3: two files of steps, and of every camera one film for all but the first episode.
+
+    Args:
+        folder: is made.
+        columns: (N, ...) of steps by their features' names; bytes (N, H, W, 3) are images in the table.
+        lengths: (E,) steps of each episode.
+        films: (N, H, W, 3) bytes by the cameras' names.
+        fps: frames a second.
+    """
+    lengths = np.asarray(lengths)
+    ends, ids = np.cumsum(lengths), np.repeat(np.arange(len(lengths)), lengths)
+    starts, index = ends - lengths, np.arange(ends[-1])
+    frame = index - starts[ids]
+    columns = {
+        **columns, "timestamp": (frame / fps).astype(np.float32), "frame_index": frame, "episode_index": ids,
+        "index": index, "task_index": ids % 2,
+    }  # fmt: skip
+    features: dict[str, Any] = {}
+    table: dict[str, Any] = {}
+    for name, values in columns.items():
+        kind, shape = str(values.dtype), list(values.shape[1:]) or [1]
+        if values.dtype == np.uint8 and values.ndim == 4:
+            kind, rows = "image", []
+            for image in values:
+                Image.fromarray(image).save(content := io.BytesIO(), "PNG")
+                rows.append({"bytes": content.getvalue(), "path": None})
+            table[name] = pa.array(rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+        elif shape == [1]:
+            table[name] = pa.array(values.reshape(-1))
+        else:
+            table[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+        features[name] = {"dtype": kind, "shape": shape, "names": None}
+    second = (np.arange(len(lengths)) > len(lengths) // 2).astype(int)
+    episodes: Columns = {
+        "episode_index": np.arange(len(lengths)), "tasks": [["push"]] * len(lengths), "length": lengths,
+        "data/chunk_index": second, "data/file_index": second,
+        "dataset_from_index": starts, "dataset_to_index": ends,
+    }  # fmt: skip
+    for key, frames in (films or {}).items():
+        features[key] = {"dtype": "video", "shape": list(frames.shape[1:]), "names": ["height", "width", "channels"]}
+        later = (np.arange(len(lengths)) > 0).astype(int)
+        episodes |= {f"videos/{key}/chunk_index": 0 * later, f"videos/{key}/file_index": later}
+        episodes[f"videos/{key}/from_timestamp"] = later * (starts - lengths[0]) / fps
+        for i, part in enumerate(np.split(frames, [lengths[0]])):
+            write_film(folder / f"videos/{key}/chunk-000/file-{i:03d}.mp4", part, fps)
+    info = {
+        "codebase_version": "v3.0", "robot_type": None, "total_episodes": len(lengths), "total_frames": int(ends[-1]),
+        "total_tasks": 2, "chunks_size": 1000, "data_files_size_in_mb": 100, "video_files_size_in_mb": 200, "fps": fps,
+        "splits": {"train": f"0:{len(lengths)}"}, "features": features,
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+    }  # fmt: skip
+    for i in range(2):
+        rows = np.flatnonzero(second[ids] == i)
+        if len(rows):
+            path = folder / f"data/chunk-{i:03d}/file-{i:03d}.parquet"
+            path.parent.mkdir(parents=True)
+            parquet.write_table(pa.table(table).take(pa.array(rows)), path)
+    (folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
+    parquet.write_table(pa.table(episodes), folder / "meta/episodes/chunk-000/file-000.parquet")
+    tasks = pa.table({"task_index": [0, 1], "task": ["push", "pull"]})
+    parquet.write_table(tasks, folder / "meta/tasks.parquet")
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    (folder / "meta" / "stats.json").write_text("{}")
+
+
+def lerobot_features(columns: Mapping[str, Any]) -> Columns:
+    """Columns of steps by LeRobot's names."""
+    names = {
+        "observation.state": "observations", "action": "actions", "next.reward": "rewards",
+        "next.done": "terminations", "next.truncated": "truncations",
+    }  # fmt: skip
+    return {own: columns[name] for own, name in names.items()}
 
 
 def assert_same(data: Episodes, original: Episodes) -> None:

@@ -173,11 +173,47 @@ def test_a_whole_dict_of_observations_with_images(tmp_path: Path) -> None:
         load("robomimic", tmp_path / "x.hdf5", keys=("imag",))
 
 
+def test_what_else_is_in_files_of_d4rl(original: Episodes, columns: Columns, tmp_path: Path) -> None:
+    for name in ("rewards", "terminations", "truncations"):
+        columns[name] = columns[name].astype(np.float32)[:, None]  # (N, 1), as D4RL's own reader takes them, too
+    write("d4rl", tmp_path / "x.hdf5", columns)
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        file["infos/qpos"], file["metadata/algorithm"] = np.zeros((44, 9)), "SAC"
+        file["metadata/policy/fc0/weight"] = np.zeros((3, 4))
+        file["virtual/0/rewards"] = np.zeros(3)
+    assert_same(load("d4rl", tmp_path / "x.hdf5"), original)
+
+
+def test_goals_of_antmaze_are_terminals_at_each_step(columns: Columns, tmp_path: Path) -> None:
+    columns["truncations"] |= columns["terminations"]
+    columns["terminations"][1:4] = True
+    del columns["next_observations"]
+    write("d4rl", tmp_path / "x.hdf5", columns)
+    assert load("d4rl", tmp_path / "x.hdf5").lengths()[:4].tolist() == [2, 1, 1, 1]
+    assert load("d4rl", tmp_path / "x.hdf5", continues=True).lengths()[0] == 5
+
+
+def test_demonstrations_without_observations_are_told_how_to_get_them(columns: Columns, tmp_path: Path) -> None:
+    write("robomimic", tmp_path / "x.hdf5", columns)
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        file["data"].attrs["env_args"], file["data"].attrs["total"] = '{"env_name": "Lift"}', 44
+        file["data/demo_0/states"], file["data/demo_0"].attrs["num_samples"] = np.zeros((5, 9)), 5
+        file["mask/train"], file["mask/valid"] = np.array([b"demo_10", b"demo_9"]), np.array([b"demo_3"])
+    assert load("robomimic", tmp_path / "x.hdf5", demos="train").lengths().tolist() == [4, 5]
+    assert load("robomimic", tmp_path / "x.hdf5", demos="valid").lengths().tolist() == [1]
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        del file["data/demo_0/obs"], file["data/demo_0/next_obs"]
+    with pytest.raises(DataError, match=r"data/demo_0 has no obs, only actions, .*dataset_states_to_obs\.py"):
+        load("robomimic", tmp_path / "x.hdf5")
+
+
 def test_scores_go_by_the_task(columns: Columns, tmp_path: Path) -> None:
     assert d4rl_scores("hopper-medium-v2") == d4rl_scores("hopper_medium_replay-v2") == (-20.272305, 3234.3)
     assert d4rl_scores("antmaze-umaze-v2") == (0.0, 1.0)
     assert d4rl_scores("maze2d-umaze-dense-v1") != d4rl_scores("maze2d-umaze-sparse-v1") == (23.85, 161.86)
     assert d4rl_scores("hoppers-v2") is None
+    assert d4rl_scores("Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed") == (0.0, 1.0)
+    assert d4rl_scores("walker_mixed") == d4rl_scores("walker2d-medium-replay-v0") == (1.629008, 4592.3)
     write("d4rl", tmp_path / "hopper_medium-v2.hdf5", columns)
     assert load("d4rl", tmp_path / "hopper_medium-v2.hdf5").spec.ref_scores == (-20.272305, 3234.3)
     assert load("d4rl", tmp_path / "hopper_medium-v2.hdf5", task="pen-human-v1").spec.ref_scores == d4rl_scores("pen")
@@ -233,7 +269,7 @@ def with_nan(values: np.ndarray) -> np.ndarray:
         (spoil("rewards", with_nan), "episode 1, step 1: reward nan is not finite"),
         (spoil("actions", with_nan), r"episode 1, step 1: action \[nan, nan\] is not finite"),
         (spoil("rewards", lambda x: x.astype("S3")), "S3'?, (expected float32|not of numbers|which is no number)"),
-        (spoil("rewards", lambda x: x[:, None]), r"episode 0, step 0: rewards have shape \(1,\) per step"),
+        (spoil("rewards", lambda x: np.stack([x, x], 1)), r"episode 0, step 0: rewards have shape \(2,\) per step"),
         (spoil("actions", lambda x: -x.astype(int) - 1), "actions: a value is outside|outside the action space"),
         (lambda columns: columns.pop("rewards"), "rewards"),
         (lambda columns: columns.pop("observations"), "obs"),
@@ -377,6 +413,10 @@ EVIL = {
     "instance": lambda mark: f"(S'touch {mark}'\nios\nsystem\n.".encode(),
     "object": lambda mark: f"(cos\nsystem\nS'touch {mark}'\no.".encode(),
     "extension": lambda mark: b"\x82\x01.",
+    "new object": lambda mark: b"cnumpy\nndarray\n)\x81.",
+    "state of a function": lambda mark: b"c_codecs\nencode\n(NU\x0c__defaults__K\x01sb.",
+    "state of bytes in the file": lambda mark: b"B\x00\x01\x00\x00" + b"x" * 256 + b"(U\x04pathK\x01db.",
+    "buffers of protocol 5": lambda mark: b"\x80\x05\x97\x98.",
     "persistent": lambda mark: b"Pid\n.",
 }  # fmt: skip
 
@@ -414,6 +454,13 @@ def array_pickle(descr: bytes, dtype_state: bytes, data: bytes = b"\x41" * 8, sh
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x00.",
         b"",
         b"not a pickle",
+        array_pickle(b"f8", b"(I3\nV<\nNNNI-1\nI-1\nI0\ntb", shape=b"J\xff\xff\xff\x7fU\x01x\x86"),  # 2 billion times x
+        array_pickle(b"f8", b"(I3\nV<\nNNNI-1\nI-1\nI0\ntb", b"", shape=b"K\x00\x8a\xff" + b"\x7f" * 255 + b"\x86"),
+        b"(" * 10**6 + b"t" * 10**6 + b".",
+        b"}" + b")" + b"\x85" * 10**6 + b"K\x01s.",  # a key whose hash would overflow the stack
+        b"\x8f(" + b")" + b"\x85" * 10**6 + b"\x90.",
+        b"\x8f(K\x01" + b")" + b"\x85" * 10**6 + b"u.",
+        b")" + b"\x85" * 10**6 + b"U\x01x\x93.",
         pickle.dumps([1, 2]),
         pickle.dumps([]),
         pickle.dumps({"rewards": [1]}),
@@ -428,6 +475,70 @@ def test_absurd_pickles_are_told_in_one_line(content: bytes, tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"^trajectories:") as error:
         load("trajectories", tmp_path / "x.pkl")
     assert "\n" not in str(error.value)
+
+
+def laughs() -> list:
+    """A hundred million numbers, in a few bytes."""
+    found: list = [0.0] * 10
+    for _ in range(7):
+        found = [found] * 10
+    return found
+
+
+def within_itself() -> list:
+    found: list = []
+    found += [found, found]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rewards", "times", "said"),
+    [
+        (laughs(), 1, "rewards: .*more numbers than the file has bytes"),
+        ([np.zeros(10_000)] * 10_000, 1, "rewards: .*more numbers than the file has bytes"),
+        (within_itself(), 1, "rewards: .*lists in lists, more than 8 of them"),
+        (["x" * 250] * 10_000, 1, "rewards: .*texts in the place of numbers"),
+        (np.zeros(1000), 20_000, "steps and more, and the file has"),
+    ],
+    ids=["lists of one list", "one array", "itself", "texts", "one trajectory"],
+)
+def test_what_is_shared_does_not_grow_without_bounds(rewards: Any, times: int, said: str, tmp_path: Path) -> None:
+    part = {"rewards": rewards, "observations": np.zeros((1000, 1)), "actions": np.zeros((1000, 1))}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([part] * times))
+    with pytest.raises(DataError, match=said) as error:
+        load("trajectories", tmp_path / "x.pkl")
+    assert "\n" not in str(error.value)
+
+
+def python_2(value: Any, text: Callable[[bytes], bytes]) -> bytes:
+    """As Python 2 pickles it, where bytes and texts are one kind."""
+    if isinstance(value, np.ndarray):
+        made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\nt" + text(b"b") + b"tR"
+        shape = b"(" + b"".join(b"I%d\n" % n for n in value.shape) + b"t"
+        dtype = b"cnumpy\ndtype\n(" + text(value.dtype.str[1:].encode()) + b"I0\nI1\ntR"
+        dtype += b"(I3\n" + text(b"<") + b"NNNI-1\nI-1\nI0\ntb"
+        return made + b"(I1\n" + shape + dtype + b"I00\n" + text(value.tobytes()) + b"tb"
+    if isinstance(value, dict):
+        return b"(" + b"".join(text(key.encode()) + python_2(part, text) for key, part in value.items()) + b"d"
+    return b"(" + b"".join(python_2(part, text) for part in value) + b"l"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [lambda raw: b"S" + repr(raw)[1:].encode() + b"\n", lambda raw: b"T" + len(raw).to_bytes(4, "little") + raw],
+    ids=["protocol 0", "protocol 2"],
+)
+def test_pickles_of_python_2(
+    text: Callable[[bytes], bytes], original: Episodes, columns: Columns, tmp_path: Path
+) -> None:
+    (tmp_path / "x.pkl").write_bytes(python_2(trajectories(columns), text) + b".")
+    assert_same(load("trajectories", tmp_path / "x.pkl"), original)
+
+
+def test_arrays_may_be_lists_of_arrays(original: Episodes, columns: Columns, tmp_path: Path) -> None:
+    parts = [{name: list(values) for name, values in part.items()} for part in trajectories(columns)]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(parts))
+    assert_same(load("trajectories", tmp_path / "x.pkl"), original)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -448,9 +559,10 @@ def test_arrays_come_through_every_protocol(values: np.ndarray, protocol: int, o
     found = unpickle(tmp_path / "x.pkl")
     for got, expected in ((found["a"], values), (found["b"][0], values.T), (found["b"][1], moved)):
         assert isinstance(got, PickledArray)
-        assert got.values.dtype == expected.dtype
-        assert got.values.shape == expected.shape
-        assert got.values.tobytes() == expected.tobytes()
+        found_values = np.asarray(got)
+        assert found_values.dtype == expected.dtype
+        assert found_values.shape == expected.shape
+        assert found_values.tobytes() == expected.tobytes()
 
 
 def test_scalars_and_plain_containers_come_through(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from rlalgo.core.spec import DataSpec
 from rlalgo.errors import ConfigError, DataError
 from rlalgo.registry import Catalogue
 from rlutils.config.yaml_text import dump_yaml, parse_yaml
-from rlutils.data import minari_remote
+from rlutils.data import hub
 from rlutils.data.minari_source import MinariSource
 from tests.rlutils.minari_data import ID, edit, edit_metadata, replace_column, write_dataset
 
@@ -417,7 +417,7 @@ def test_absent_without_network_is_told_at_once(root: Path, monkeypatch: pytest.
     began = time.perf_counter()
     with pytest.raises(DataError, match=r"http://127.0.0.1:9 cannot be reached \(.*refused\)"):
         load("mujoco/hopper/medium-v0")
-    monkeypatch.setattr(minari_remote, "_WAIT", 0.3)
+    monkeypatch.setattr(hub, "_WAIT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call and never says a word
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(DataError, match="cannot be reached"):

@@ -275,7 +275,7 @@ def test_a_jpeg_of_another_size_or_kind(root: Path) -> None:
         source.load()
     with edit(root, "toy/photo-v0") as file:
         file["episode_1/observations"][0] = np.frombuffer(b"GIF89a" + bytes(20), np.uint8)
-    with pytest.raises(DataError, match=r"minari:toy/photo-v0: episode 1: .*cannot identify image"):
+    with pytest.raises(DataError, match=r"minari:toy/photo-v0: episode 1: .*no JPEG"):
         source.load()
 
 

@@ -352,7 +352,7 @@ def test_faults_have_episode_and_step(
 
 
 def test_the_hub_is_not_asked_and_it_is_said_how(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"hf download --repo-type dataset some-one/a_name .* give a folder in FOLDER"):
+    with pytest.raises(DataError, match=r"for a dataset on the hub give its subset, too"):
         hf(Path("some-one/a_name"))
     with pytest.raises(DataError, match=r"there is no such file or folder here$"):
         hf(tmp_path / "x.parquet")
