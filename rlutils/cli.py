@@ -15,8 +15,8 @@ from rlalgo.hookspecs import CATALOGUE_HOOKS
 from rlalgo.version import __version__
 from rlutils.commands import Commands
 from rlutils.config.files import write_json
-from rlutils.config.yaml_text import parse_yaml
 from rlutils.data_commands import Plugin, data
+from rlutils.export_command import Option, TargetReturn, export, policy_options
 from rlutils.inventory import SCHEMAS, about, inventory, print_inventory
 from rlutils.machine import amount, end_with_parent
 from rlutils.outcome import complain, on_interrupt, reported
@@ -137,9 +137,9 @@ def evaluate(
 @app.command()
 @reported
 def play(
-    run: RunFolder,
-    target_return: Annotated[float | None, typer.Option(help="Return to ask for (dt).")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="Another option of the policy, key=value.")] = None,
+    run: Annotated[Path, typer.Argument(help="Run folder that train wrote, or hf://OWNER/NAME[@REVISION].")],
+    target_return: TargetReturn = None,
+    option: Option = None,
     checkpoint: Checkpoint = "last",
     episodes: Annotated[int, typer.Option(min=1, max=10**6)] = 1,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the first episode.")] = 0,
@@ -149,17 +149,15 @@ def play(
     """Play a trained policy, and film it."""
     from rlutils.evaluation.play import play as play_run
 
-    options: dict[str, Any] = {} if target_return is None else {"target_return": target_return}
-    for text in option or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError([f"--option '{text}': expected key=value"])
-        options[key] = parse_yaml(value, f"--option '{text}'")
+    options = policy_options(target_return, option or ())
     for played in play_run(run, options, checkpoint, episodes, seed, video, plugin or ()):
         said = "".join(f", {name} {amount(value)}" for name, value in played.info.items())
         out.print(f"seed {played.seed}: return {amount(played.ret)} in {len(played.rewards):,} steps{said}")
     if video is not None:
         out.print(f"video: {video}", soft_wrap=True)
+
+
+app.command()(export)
 
 
 @app.command()

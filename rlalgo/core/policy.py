@@ -1,16 +1,48 @@
 """Policy: n rows that play side by side. Controller: one row, numpy in and out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlalgo.core.spaces import stack_frames
 from rlalgo.core.spec import DataSpec
 from rlalgo.errors import DataError, shown
+
+
+class Acting(nn.Module, ABC):
+    """One step of a policy as a pure function of tensors, the same for any number of rows: what can be exported.
+
+    It takes the likeliest actions; nothing is drawn.
+    """
+
+    memory: Mapping[str, Tensor]
+    """What a row keeps from step to step, by name: its value at an episode's start, without the row's dimension."""
+    target_return: float | None = None
+    """The return that is asked for unless another is; None where it takes none."""
+    sees_rewards: bool = True
+    """Whether the return that is left falls with the rewards."""
+
+    def __init__(self, algo: nn.Module, memory: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.algo: Any = algo
+        self.memory = memory
+
+    @abstractmethod
+    def forward(
+        self, observations: Tensor, step: Tensor, left: Tensor, memory: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Raw actions of one step, and the memory after it.
+
+        Args:
+            observations: (m, *encoder shape); packed ones as a dict of their parts.
+            step: (m,) int64 steps done in the episode.
+            left: (m,) return that is left to reach; means nothing where there is no target return.
+            memory: (m, ...) each.
+        """
 
 
 class Policy(ABC):
@@ -33,6 +65,10 @@ class Policy(ABC):
 
     def observe(self, rewards: Tensor, rows: Tensor) -> None:  # noqa: B027
         """rewards (m,) that the rows (m,) received for their last action."""
+
+    def acting(self) -> Acting | None:
+        """Row 0 as a function that `rlalgo export` makes a graph of; None: this kind of policy is not exported."""
+        return None
 
 
 class Controller:

@@ -1,13 +1,13 @@
 """What plays an actor: the policy of every algorithm that acts on the present observation alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlalgo.core.algo import BatchRLAlgo
-from rlalgo.core.policy import FrameStack, Policy
+from rlalgo.core.policy import Acting, FrameStack, Policy
 
 
 class Chooser:
@@ -51,3 +51,15 @@ class ActorPolicy(Policy):
     def act(self, observations: Tensor, rows: Tensor) -> Tensor:
         with self.algo.evaluating():
             return self.chooser(self.algo(self.stack.push(observations, rows)), rows)
+
+    def acting(self) -> Acting:
+        return Actor(self.algo, {})
+
+
+class Actor(Acting):
+    """The likeliest action for the present observation."""
+
+    def forward(
+        self, observations: Tensor, step: Tensor, left: Tensor, memory: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self.algo.scaler.inverse(self.algo(observations).mode()), memory

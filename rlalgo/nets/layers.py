@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -109,22 +110,22 @@ class OneHot(nn.Module):
 
 
 class Unpack(nn.Module):
-    """Packed observations as a dict of their parts."""
+    """Packed observations as a dict of their parts; what is one already (`Normalizer`) stays so."""
 
     def __init__(self, space: Packed) -> None:
         super().__init__()
         self.space = space
 
-    def forward(self, rows: Tensor) -> dict[str, Tensor]:
-        return self.space.unpack(rows)
+    def forward(self, rows: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+        return rows if isinstance(rows, dict) else self.space.unpack(rows)
 
 
 class Normalizer(nn.Module):
     """(x - mean) / (std + 1e-6) with the statistics of the data, kept as buffers (DT authors' gym code).
 
     The identity until `fit`, and for integer observations (images), which encoders scale themselves; of packed ones it
-    normalizes the vectors. What never varies in the data is centered only: divided by 1e-6, the first observation that
-    differs would drown all others.
+    normalizes the vectors, also where they come as a dict of parts (exported graphs see no numbers in bytes). What
+    never varies in the data is centered only: divided by 1e-6, the first one that differs would drown all others.
 
     Args:
         space: of the stacked observations (`DataSpec.encoder_space`).
@@ -158,8 +159,12 @@ class Normalizer(nn.Module):
         for buffer, value in ((self.mean, mean), (self.std, std)):
             buffer.copy_(value if k == 1 or self.packed else stack_frames(value.expand(k, *shape), shape))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """(..., *shape) -> (..., *shape); integer input passes unchanged."""
+        if self.packed is not None and isinstance(x, dict):
+            places = self.packed.floats_at
+            normal = {name: (x[name] - self.mean[at]) / self.std[at] for name, at in places.items()}
+            return {name: normal.get(name, part) for name, part in x.items()}
         if self.packed is not None:
             x = x.clone()
             self.packed.floats(x).sub_(self.mean).div_(self.std)

@@ -28,8 +28,8 @@ def forward(trunk: TrajectoryGPT2, x: Tensor, keep: Tokens | None = None) -> Ten
     """What `plain` gives, but for rounding and for the draws of dropout."""
     if trunk.training and trunk.dropout.p:
         x = x * dropout_mask(x, trunk.dropout.p)
-    for block in trunk.blocks:
-        x = _block(block, x, keep if block is trunk.blocks[-1] else None)
+    for left, block in enumerate(trunk.blocks, 1 - len(trunk.blocks)):
+        x = _block(block, x, None if left else keep)
     return trunk.ln_f(x)
 
 
@@ -47,7 +47,8 @@ def _block(block: Any, x: Tensor, keep: Tokens | None) -> Tensor:
 def _attention(attn: Attention, h: Tensor, keep: Tokens | None) -> Tensor:
     W, kept = h.shape[-1], h if keep is None else h[keep]
     weight, bias, out = attn.qkv.weight, attn.qkv.bias, attn.out
-    if attn.n_heads == 1 and h.numel() > 2 * W * W:
+    # (An exported graph is to take batches of any size, and cannot choose by it.)
+    if attn.n_heads == 1 and not torch.compiler.is_compiling() and h.numel() > 2 * W * W:
         # One head: (h Wq + bq) . (h' Wk + bk) = (h Wq Wk^T + bq Wk^T) . h' + what is the same for every key,
         # and values may pass the output's map before they are mixed. Two large products instead of four.
         (wq, wk, wv), (bq, _, bv) = weight.chunk(3), bias.chunk(3)

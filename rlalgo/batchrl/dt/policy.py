@@ -1,6 +1,6 @@
 """DTPolicy: the last K steps of every row, and a return-to-go that falls with each reward."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rlalgo import BatchRLAlgo, Policy
-from rlalgo.core.policy import FrameStack
+from rlalgo.core.policy import Acting, FrameStack
 from rlalgo.nets import Chooser
 
 
@@ -73,3 +73,36 @@ class DTPolicy(Policy):
     def observe(self, rewards: Tensor, rows: Tensor) -> None:
         if not self.algo.config.delayed:  # in the delayed setting no reward is seen before the end
             self.left[rows] -= rewards.cpu().double()
+
+    def acting(self) -> Acting:
+        found = Window(self.algo, {name: getattr(self, name)[0] for name in ("states", "actions", "returns_to_go")})
+        found.target_return = float(self.target[0])
+        found.sees_rewards = not self.algo.config.delayed
+        return found
+
+
+class Window(Acting):
+    """As `DTPolicy`, with windows in time order that move when they are full."""
+
+    def forward(
+        self, observations: Tensor, step: Tensor, left: Tensor, memory: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        offsets = torch.arange(len(self.memory["states"]))  # (K,)
+        first = (step - offsets[-1]).clamp(min=0).unsqueeze(1)  # (m, 1) step that the window begins with
+        now = first + offsets == step.unsqueeze(1)  # (m, K)
+        full = step >= len(offsets)  # (m,)
+
+        def put(value: Tensor, window: Tensor) -> Tensor:
+            """(m, ...) into the present place of (m, K, ...)."""
+            return torch.where(now.view(*now.shape, *(1,) * (window.dim() - 2)), value.unsqueeze(1), window)
+
+        moved = {
+            name: torch.where(full.view(-1, *(1,) * (window.dim() - 1)), window.roll(-1, 1), window)
+            for name, window in memory.items()
+        }
+        states = put(self.algo.embed(observations), moved["states"])
+        returns_to_go = put(left, moved["returns_to_go"])
+        at = step - first.squeeze(1)
+        out = self.algo.decode(states, moved["actions"], returns_to_go, first + offsets, at=at)
+        chosen = self.algo.scaler.inverse(out.actions.mode())
+        return chosen, {"states": states, "actions": put(chosen, moved["actions"]), "returns_to_go": returns_to_go}
