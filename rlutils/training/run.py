@@ -115,7 +115,8 @@ class Run:
 
     def evaluates_at(self, step: int) -> bool:
         every = self.settings.evaluation.every
-        due = step == self.total_steps or (every > 0 and step > 0 and step % every == 0) or self.stopped is not None
+        amid = every > 0 and step > 0 and step % every == 0 and not self.examining  # a loop of one's own has none
+        due = step == self.total_steps or amid or self.stopped is not None
         return due and not self.examiner.idle
 
     def catch_up(self, algo: BatchRLAlgo) -> float | None:
@@ -221,7 +222,8 @@ class Run:
             raise self.fault
 
     def _interruption(self) -> str:
-        return f"stopped by {self.stop_signal} after step {self.step}; a checkpoint is written"
+        left = "a checkpoint is written" if checkpoints.last_of(self.folder) else "there is no checkpoint yet"
+        return f"stopped by {self.stop_signal} after step {self.step}; {left}"
 
     def _tell(self, hook: str, **arguments: Any) -> None:
         """Calls a hook on every callback and plugin, whatever the others do: none is to miss what happened."""
