@@ -19,7 +19,7 @@ from rlalgo.errors import CheckpointError, ConfigError
 from rlalgo.registry import Catalogue
 from rlutils.budget import budget, fitting
 from rlutils.checkpoints.description import by_version, read_description, refuse_other_data, step_of, version_of
-from rlutils.checkpoints.loading import load_algo, run_config, run_folder, run_settings, typed_modules
+from rlutils.checkpoints.loading import dataless, load_algo, run_config, run_folder, run_settings, typed_modules
 from rlutils.checkpoints.store import find
 from rlutils.config.catalogue import catalogue, read_settings
 from rlutils.config.claim import ClaimError, refuse_claimed
@@ -33,6 +33,7 @@ from rlutils.machine import listening, pick_device, threads
 from rlutils.randomness import seed_everything
 from rlutils.training.facts import refuse_changed_data, run_facts
 from rlutils.training.folder import at_work, clear, new_folder, refuse_taken, stage, write_beginning, writing
+from rlutils.training.loop import Loop, Trains
 from rlutils.training.run import Run
 
 How = Literal["begin", "replace", "continue", "resume"]
@@ -49,6 +50,7 @@ def train(
     plugins: Sequence[str] = (),
     block: Sequence[str] = (),
     command: str | None = None,
+    loop: Trains | None = None,
     **settings: Any,
 ) -> Run:
     """Trains as the configuration says and returns the finished run.
@@ -65,6 +67,7 @@ def train(
         plugins: modules or files to load besides those the configuration names.
         block: names of plugins to leave out.
         command: what to record as the way to repeat the run; made up from the rest if None.
+        loop: `loop(algo, episodes, run)` trains in place of the trainer's own, by transformers' Trainer say.
         **settings: further overrides: `seed=1`, or dotted paths with two underscores: `algo__lr=3e-4`.
 
     Raises:
@@ -79,9 +82,10 @@ def train(
     folder = new_folder(file.stem if file else checked.algo.name, checked.seed) if out is None else Path(out)
     if command is None:
         command = " ".join(["rlalgo train", str(file or folder / "config.yaml"), *texts])
+        command += f"  # by loop={getattr(loop, '__name__', loop)}, from Python" if loop else ""
     with threads(checked.threads):
         how: How = "continue" if resume else "replace" if replace else "begin"
-        return _fit(checked, known, folder, how, command, dry_run=dry_run)
+        return _fit(checked, known, folder, how, command, loop, dry_run=dry_run)
 
 
 def resume(
@@ -97,7 +101,7 @@ def resume(
     Args:
         folder: the run folder.
         overrides: `trainer.steps=200000` and the like, which the run's configuration has from then on; what is
-            learnt (algo, source, seed) cannot change.
+            learnt (algo, source, seed) cannot change, but a run that came without its data is given it as `source`.
         plugins: the modules and files that the run was trained with; they are never loaded by themselves.
         block: names of plugins to leave out.
         dry_run: check everything, and give the run back before it goes on; nothing is written.
@@ -106,8 +110,10 @@ def resume(
     values = run_config(folder)
     wish = override(values, overrides)
     for key in ("algo", "source", "seed", "holdout", "plugins"):
-        if wish.get(key) != values.get(key):
+        if wish.get(key) != values.get(key) and not (key == "source" and dataless(values)):
             raise ConfigError([f"{key}: a resumed run keeps its algo, source, seed, holdout and plugins"])
+    if dataless(wish):
+        raise ConfigError([f"source: {folder} came without its data; give it: 'source={{name: minari, id: ...}}'"])
     settings, known = run_settings(folder, plugins, overrides, block)
     own = read_yaml(folder / "config.yaml").get("plugins") or ()
     with threads(settings.threads):
@@ -171,6 +177,7 @@ def _fit(
     folder: Path,
     how: How,
     command: str = "",
+    loop: Trains | None = None,
     *,
     dry_run: bool = False,
 ) -> Run:
@@ -213,7 +220,7 @@ def _fit(
     run = Run(folder, settings, known, episodes, held_out, resuming)
     run.label, run.budget = label, need
     algo = _make_algo(settings, episodes.spec, run.device)
-    trainer = core_plugins.make("trainer", settings.trainer)
+    trainer = Loop(loop, settings.trainer.config) if loop else core_plugins.make("trainer", settings.trainer)
     run.examiner.check(algo, run)
     algo.prepare(episodes, trainer.config.steps)
     if not resuming:

@@ -1,6 +1,6 @@
 """Run and checkpoint folders to algorithms and settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,14 +22,20 @@ from rlutils.checkpoints.description import (
 )
 from rlutils.checkpoints.fitting import misfit
 from rlutils.checkpoints.index import Index, read_index, write_index
-from rlutils.checkpoints.store import find
+from rlutils.checkpoints.store import REMOTE, find, wanted
 from rlutils.checkpoints.tensors import read_shapes, read_tensors
 from rlutils.checkpoints.training_state import TrainingState, apply, load_trainer_state
 from rlutils.config.catalogue import catalogue, read_settings
 from rlutils.config.modules import own_modules
 from rlutils.config.overrides import load_mapping, override
 from rlutils.config.settings import DEFAULTS, Settings
+from rlutils.data.hub import fetched
 from rlutils.machine import pick_device
+
+PLAYED = ["*.yaml", "checkpoints/index.json", "checkpoints/*model.safetensors"]
+"""Files of a run that playing needs; a star stands for slashes, too."""
+NO_SOURCE = {"name": "minari", "id": "not/recorded-v0"}
+"""Stands in the configuration of what came without its data."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = ()
     """The algorithm of a run folder (or of one checkpoint folder), in eval mode, ready for `policy`.
 
     Args:
-        path: a run folder, or a checkpoint folder within or copied out of one.
+        path: a run folder, a checkpoint folder within or copied out of one, or `hf://OWNER/NAME[@revision]`.
         checkpoint: `last`, `best` or `step_000001000`.
         plugins: modules and files that provide what it was made of; they are never loaded by themselves.
         device: where to put it.
@@ -49,8 +55,20 @@ def load(path: str | Path, checkpoint: str = "last", plugins: Sequence[str] = ()
     Raises:
         CheckpointError: there is none, or it is incomplete, truncated or foreign, or a plugin is missing.
     """
-    algo, _ = load_algo(find(Path(path), checkpoint), catalogue(plugins))
+    algo, _ = load_algo(find(local(path), checkpoint), catalogue(plugins))
     return algo.to(pick_device(device))
+
+
+def local(path: str | Path) -> Path:
+    """Where a run lies: one of the hub, hf://OWNER/NAME[@revision], is fetched to its cache, to be read only.
+
+    Raises:
+        RlalgoError: see `rlutils.data.hub.fetched`.
+    """
+    if (repo_id := str(path)).startswith(REMOTE):  # a Path has one slash there
+        repo_id, _, revision = repo_id.removeprefix(REMOTE).lstrip("/").partition("@")
+        return fetched(repo_id, revision or None, PLAYED)
+    return Path(path)
 
 
 def load_algo(path: Path, catalogue: Catalogue) -> tuple[BatchRLAlgo, Choice]:
@@ -138,6 +156,12 @@ def run_settings(
         return read_settings(values, overrides, plugins, block, recorded=True)
 
 
+def dataless(values: Mapping[str, Any]) -> bool:
+    """Whether a configuration says nothing of what is learnt from."""
+    source = values.get("source")
+    return isinstance(source, Mapping) and source.get("id") == NO_SOURCE["id"]
+
+
 def typed_modules(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """The module in the working folder that an override names with `env.id=my_env:My-v0`; a run's own config does not.
 
@@ -162,7 +186,7 @@ def run_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.yaml"
     if not path.exists() and (folder / "algo.yaml").exists():
-        return {"source": {"name": "minari", "id": "not/recorded-v0"}, "algo": read_description(folder).algo}
+        return {"source": NO_SOURCE, "algo": read_description(folder).algo}
     if not path.exists():
-        raise RlalgoError(f"{folder} is not a run folder (it has no config.yaml); give the folder that train wrote")
+        raise RlalgoError(f"{folder} is not a run folder (it has no config.yaml); {wanted(folder)}")
     return {**load_mapping(path), "plugins": []}

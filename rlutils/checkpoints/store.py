@@ -21,6 +21,9 @@ from rlutils.checkpoints.training_state import capture, write_trainer_state
 from rlutils.config.files import persist, write_atomic
 from rlutils.config.settings import Settings
 
+REMOTE = "hf:/"
+"""What the address of a run on the hub begins with; `play` and `load` alone take it."""
+
 
 def save(folder: Path, step: int, algo: BatchRLAlgo, settings: Settings, state: Mapping[str, Any]) -> Path:
     """Writes `folder/step_N` and calls it `last` in the index.
@@ -86,7 +89,7 @@ def find(path: Path, which: str = "last") -> Path:
         CheckpointError: there is none, or it is incomplete; with what is there.
     """
     if not path.exists():
-        raise CheckpointError(f"{path}: there is no such folder")
+        raise CheckpointError(f"{path}: there is no such folder; {wanted(path)}")
     found = path
     if not (path / "algo.yaml").exists():
         folder = path / "checkpoints"
@@ -102,6 +105,13 @@ def find(path: Path, which: str = "last") -> Path:
         if not (found / needed).is_file():
             raise CheckpointError(f"{found}: {needed} is missing, so this is not a complete checkpoint")
     return found
+
+
+def wanted(path: Path) -> str:
+    """What to give instead of a path where no run is."""
+    if (text := str(path)).startswith(REMOTE):
+        return f"bring it here first: `rlalgo pull {text.removeprefix(REMOTE).lstrip('/').split('@')[0]} --out RUN`"
+    return "give the folder that train wrote"
 
 
 def last_of(folder: Path) -> Path | None:

@@ -10,7 +10,7 @@ import numpy as np
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
 from rlalgo.core.rollout import Trace, traces
-from rlutils.checkpoints.loading import load_algo, run_folder, run_settings
+from rlutils.checkpoints.loading import load_algo, local, run_folder, run_settings
 from rlutils.checkpoints.store import find
 from rlutils.config.catalogue import catalogue
 from rlutils.evaluation.video import write_video
@@ -30,7 +30,7 @@ def play(
     """Plays a trained run in one environment, one episode after the other.
 
     Args:
-        folder: the run folder, or one of its checkpoints.
+        folder: the run folder, one of its checkpoints, or `hf://OWNER/NAME[@revision]`.
         options: of the policy, {"target_return": 3600.0} for dt.
         checkpoint: `last`, `best` or `step_N`.
         episodes: how many.
@@ -45,10 +45,11 @@ def play(
         EnvironmentFault: the environment cannot be made, or nothing here can render it.
         CheckpointError, ConfigError: see their texts.
     """
-    found = find(Path(folder), checkpoint)
+    folder = local(folder)
+    found = find(folder, checkpoint)
     known = catalogue(plugins)
     algo, _ = load_algo(found, known)
-    settings, _ = run_settings(run_folder(Path(folder)), plugins)
+    settings, _ = run_settings(run_folder(folder), plugins, ["callbacks=[]"])  # whose packages need not be here
     algo.to(pick_device(settings.device))
     option: Any = parse(type(algo).PolicyConfig, dict(options), known, f"options of {algo.name}'s policy")
     maker = core_plugins.make("env", settings.env)

@@ -13,6 +13,7 @@ import numpy as np
 from rlalgo.errors import CheckpointError, RlalgoError
 from rlutils.checkpoints.description import Provided, read_plugins
 from rlutils.checkpoints.index import look, step_of_name
+from rlutils.checkpoints.store import wanted
 from rlutils.config.files import read_yaml
 from rlutils.evaluation.statistics import EvalResult, read_result
 from rlutils.training.callbacks.csv import read_rows
@@ -189,7 +190,7 @@ def _finite(name: str, points: Sequence[tuple[int, float]], notes: list[str]) ->
 
 def _not_a_run(folder: Path) -> str:
     if not folder.is_dir():
-        return f"{folder}: there is no such folder; give a run folder that `rlalgo train` wrote"
+        return f"{folder}: there is no such folder; {wanted(folder)}"
     within = sorted(path.parent for path in folder.glob("*/config.yaml"))
     hint = f"it holds {len(within)} of them, such as {within[0]}" if within else "`rlalgo train` writes them"
     return f"{folder} is not a run folder (it has no config.yaml); {hint}"

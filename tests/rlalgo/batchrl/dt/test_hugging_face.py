@@ -1,4 +1,4 @@
-"""from_hugging_face: the same function as Hugging Face's model, outputs and gradients."""
+"""from_hugging_face and to_hugging_face: the same function as Hugging Face's model, outputs and gradients."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
-from rlalgo.batchrl.dt import DTModel, fast, from_hugging_face
+from rlalgo import Choice, DataSpec
+from rlalgo.batchrl.dt import DecisionTransformer, DTModel, fast, from_hugging_face, to_hugging_face
 from rlalgo.errors import CheckpointError
 
 S, A, K, W = 5, 3, 6, 128
@@ -189,21 +192,70 @@ def test_takes_the_config_of_a_published_model() -> None:
     torch.testing.assert_close(got[0], expected[0], atol=1e-5, rtol=1e-5)
 
 
+def algorithm(**options: Any) -> DecisionTransformer:
+    """Ours in eval mode, with weights so large that every part matters."""
+    torch.manual_seed(0)
+    spec = DataSpec(spaces.Box(-np.inf, np.inf, (S,)), spaces.Box(-2, 2, (A,)), max_steps=20)
+    algo = DecisionTransformer(spec, DecisionTransformer.Config(embed_dim=W, context_length=K, **options))
+    for p in algo.model.parameters():
+        nn.init.normal_(p, std=0.3 if p.dim() == 1 else 1 / math.sqrt(W))
+    return algo.eval()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"n_heads": 2, "n_layers": 1, "activation": "gelu_new", "tanh": False, "max_timestep": 99},
+        {"activation": "gelu", "state_loss": 1.0, "return_loss": 1.0},
+    ],
+)
+def test_hugging_face_predicts_what_ours_does(options: dict[str, Any]) -> None:
+    """Strictly loaded: every weight of theirs is given. Heads that ours is without are zeros."""
+    algo, batch = algorithm(**options), windows()
+    config, weights = to_hugging_face(algo)
+    model = DecisionTransformerModel(DecisionTransformerConfig(**config)).eval()
+    model.load_state_dict(weights)
+    with torch.no_grad():
+        expected, got = ours(algo.model, batch), theirs(model, batch)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b, atol=1e-5, rtol=1e-5)
+    back = from_hugging_face(config, weights).state_dict()
+    assert all(torch.equal(back[name], weight) for name, weight in algo.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "words"),
+    [
+        ({"action_space": spaces.Discrete(3)}, {}, r"actions are Discrete\(3\)"),
+        ({"observation_space": spaces.Box(0, 255, (4, 4), np.uint8)}, {}, "observations are Box"),
+        ({}, {"positions": "token"}, "positions are tokens'"),
+        ({}, {"action_encoder": Choice("mlp")}, "action_encoder is .*mlp"),
+        ({}, {"return_encoder": Choice("linear", {"tanh": True})}, "return_encoder is .*tanh.*True"),
+    ],
+)
+def test_what_hugging_face_cannot_be_is_told(spec: dict[str, Any], options: dict[str, Any], words: str) -> None:
+    usual = {"observation_space": spaces.Box(-1, 1, (S,)), "action_space": spaces.Box(-1, 1, (A,))}
+    algo = DecisionTransformer(DataSpec(**{**usual, **spec}), DecisionTransformer.Config(embed_dim=8, **options))
+    with pytest.raises(CheckpointError, match=f"cannot be this: {words}"):
+        to_hugging_face(algo)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True is not supported"),
-        ({"scale_attn_weights": False}, "scale_attn_weights=False is not supported"),
-        ({"add_cross_attention": True}, "add_cross_attention=True is not supported"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx.*False.*True"),
+        ({"scale_attn_weights": False}, "scale_attn_weights.*True.*False"),
+        ({"add_cross_attention": True}, "add_cross_attention.*False.*True"),
         ({"activation_function": "swish"}, "swish"),
-        ({"n_head": 3}, "not a multiple of n_heads 3"),
+        ({"n_head": 3}, "not a multiple of n_head 3"),
         ({"n_layer": 1}, "weights do not fit the config: they have more blocks than n_layer=1"),
-        ({"n_layer": 3}, r"encoder\.h\.2\..* is missing.* is n_layer 3"),
+        ({"n_layer": 3}, r"encoder\.h\.2\..* is missing.* n_layer"),
         ({"max_ep_len": 7}, "weights do not fit"),
-        ({"hidden_size": None}, "hidden_size=None, expected a whole number"),
-        ({"n_layer": "many"}, "n_layer='many'"),
-        ({"act_dim": 0}, "act_dim=0"),
-        ({"n_inner": 1.5}, "n_inner=1.5"),
+        ({"hidden_size": None}, "hidden_size: .*valid integer.*None"),
+        ({"n_layer": "many"}, "n_layer: .*valid integer.*many"),
+        ({"act_dim": 0}, "act_dim: .*greater than or equal to 1.*0"),
+        ({"n_inner": 1.5}, "n_inner: .*valid integer.*1.5"),
     ],
 )
 def test_a_config_that_is_not_supported_or_does_not_fit_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -215,7 +267,7 @@ def test_a_config_that_is_not_supported_or_does_not_fit_is_refused(changes: dict
 def test_a_foreign_config_or_foreign_weights_are_refused() -> None:
     model = hugging_face()
     config, weights = model.config.to_dict(), model.state_dict()
-    with pytest.raises(CheckpointError, match=r"state_dim=None.*DecisionTransformerConfig"):
+    with pytest.raises(CheckpointError, match=r"state_dim: Field required.*DecisionTransformerConfig"):
         from_hugging_face({"hidden_size": 8, "n_layer": 2}, weights)
     with pytest.raises(CheckpointError, match=r"encoder\.ln_f\.weight.*DecisionTransformerModel"):
         from_hugging_face(config, {k: v for k, v in weights.items() if "ln_f" not in k})

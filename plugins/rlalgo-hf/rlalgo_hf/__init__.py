@@ -1,0 +1,1 @@
+"""rlalgo and Hugging Face: checkpoints of transformers in and out, model cards, runs on the hub."""
