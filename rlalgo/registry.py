@@ -18,6 +18,9 @@ SEPARATE = {
     ("encoder", "fusion"): "rlalgo-cnn",
     ("env", "atari"): "rlalgo-atari",
     ("source", "dqn_replay"): "rlalgo-atari",
+    ("callback", "tracker"): "rlalgo-trackers",
+    ("source", "key_to_door"): "rlalgo-paper",
+    ("source", "shortest_path"): "rlalgo-paper",
 }
 """What this project offers in distributions of their own: kind and name -> distribution."""
 

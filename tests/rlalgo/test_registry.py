@@ -99,7 +99,7 @@ def test_what_is_not_installed_names_its_distribution() -> None:
     """The repository's own plugins offer just what the table says."""
     with pytest.raises(PluginError, match=r"^no encoder called 'cnn' here; pip install rlalgo-cnn \(.*Known: none"):
         Catalogue().get("encoder", "cnn")
-    known = rlutils.catalogue(("rlalgo_cnn", "rlalgo_atari"))
+    known = rlutils.catalogue(("rlalgo_cnn", "rlalgo_atari", "rlalgo_trackers", "rlalgo_paper"))
     owners = {(kind, name): known.get(kind, name).owner.plugin for kind in known.entries for name in known.names(kind)}
     ours = {key: owner.replace("_", "-") for key, owner in owners.items() if owner.startswith("rlalgo_")}
     assert ours == SEPARATE
