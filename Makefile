@@ -33,8 +33,9 @@ scores: .venv/.installed .venv-d3rlpy/.installed  ## final scores, side by side 
 
 schema: .venv/.dev  ## the JSON schemas that the YAML files' modeline names; with the plugins of this repository
 	for kind in train:schema collect:collect/schema suite:suites/schema; do \
-		RLALGO_PLUGINS= PYTHONPATH=plugins/rlalgo-cnn:plugins/rlalgo-atari $(BIN)/rlalgo schema $${kind%:*} \
-			--plugin rlalgo_cnn --plugin rlalgo_atari --out configs/$${kind#*:}.json || exit 1; done
+		RLALGO_PLUGINS= PYTHONPATH=plugins/rlalgo-cnn:plugins/rlalgo-atari:plugins/rlalgo-trackers:plugins/rlalgo-paper \
+			$(BIN)/rlalgo schema $${kind%:*} $(addprefix --plugin ,rlalgo_cnn rlalgo_atari rlalgo_trackers rlalgo_paper) \
+			--out configs/$${kind#*:}.json || exit 1; done
 
 clean:
 	rm -rf .venv .venv-d3rlpy build dist *.egg-info runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks.json

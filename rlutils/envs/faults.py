@@ -18,6 +18,7 @@ _PACKAGES = {
     "pygame": "gymnasium[classic-control]",
     "gymnasium_robotics": "gymnasium-robotics",
     "minigrid": "minigrid",
+    "rlalgo_paper": "rlalgo-paper",
 }
 """Module -> what to install for it. Others are never advised: anybody may own the name that a file asks for."""
 

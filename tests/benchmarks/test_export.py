@@ -36,7 +36,7 @@ def test_exported(benchmark: Any, full: bool, episodes: Episodes, name: str, n: 
         native.observe(reward, rows)
         return action
 
-    for _ in range(25):
+    for _ in range(25 if full else 2):
         exported.act(observation, paid)
         theirs()
     mine, peers = compare(

@@ -16,7 +16,7 @@ from rlutils.checkpoints.training_state import load_trainer_state
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = str(Path(__file__).parent / "toy_plugin.py")
-OURS = ("rlalgo_cnn", "rlalgo_atari")
+OURS = ("rlalgo_cnn", "rlalgo_atari", "rlalgo_trackers", "rlalgo_paper")
 """What this repository offers besides the core."""
 
 

@@ -456,11 +456,11 @@ def array_pickle(descr: bytes, dtype_state: bytes, data: bytes = b"\x41" * 8, sh
         b"not a pickle",
         array_pickle(b"f8", b"(I3\nV<\nNNNI-1\nI-1\nI0\ntb", shape=b"J\xff\xff\xff\x7fU\x01x\x86"),  # 2 billion times x
         array_pickle(b"f8", b"(I3\nV<\nNNNI-1\nI-1\nI0\ntb", b"", shape=b"K\x00\x8a\xff" + b"\x7f" * 255 + b"\x86"),
-        b"(" * 10**6 + b"t" * 10**6 + b".",
-        b"}" + b")" + b"\x85" * 10**6 + b"K\x01s.",  # a key whose hash would overflow the stack
-        b"\x8f(" + b")" + b"\x85" * 10**6 + b"\x90.",
-        b"\x8f(K\x01" + b")" + b"\x85" * 10**6 + b"u.",
-        b")" + b"\x85" * 10**6 + b"U\x01x\x93.",
+        b"(" * 200_000 + b"t" * 200_000 + b".",
+        b"}" + b")" + b"\x85" * 200_000 + b"K\x01s.",  # a key whose hash would overflow the stack
+        b"\x8f(" + b")" + b"\x85" * 200_000 + b"\x90.",
+        b"\x8f(K\x01" + b")" + b"\x85" * 200_000 + b"u.",
+        b")" + b"\x85" * 200_000 + b"U\x01x\x93.",
         pickle.dumps([1, 2]),
         pickle.dumps([]),
         pickle.dumps({"rewards": [1]}),

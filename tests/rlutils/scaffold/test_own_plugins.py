@@ -42,20 +42,26 @@ def test_installed_they_are_found_and_train(tmp_path: Path, monkeypatch: pytest.
     options: dict[str, Any] = {"observation_space": FRAME, "action_space": spaces.Discrete(4), "jpeg_encoding": False}
     write_dataset(tmp_path, "toy/frame-v0", **options)
     write_yaml(tmp_path / "bc.yaml", config("toy/frame-v0"))
-    executable = fresh(tmp_path, [ROOT / "plugins" / name for name in ("rlalgo-cnn", "rlalgo-atari")])
+    executable = fresh(tmp_path, sorted((ROOT / "plugins").glob("rlalgo-*")))
     cli = ["-m", "rlutils.cli"]
-    listed = python(*cli, "plugins", "--short", executable=executable, RLALGO_PLUGINS="cnn,atari")
+    help = python(*cli, "--help", executable=executable)
+    for command in ("import-hf", "export-hf", "push", "pull"):
+        assert f" {command} " in help
+    listed = python(*cli, "plugins", "--short", executable=executable, RLALGO_PLUGINS="cnn,atari,trackers")
     for line in (
         "encoder cnn  rlalgo-cnn 0.1.0, plugin cnn",
         "encoder impala  rlalgo-cnn 0.1.0, plugin cnn",
         "env atari  rlalgo-atari 0.1.0, plugin atari",
         "source dqn_replay  rlalgo-atari 0.1.0, plugin atari",
+        "callback tracker  rlalgo-trackers 0.1.0, plugin trackers",
     ):
         assert line in listed
     words = [*cli, "train", str(tmp_path / "bc.yaml"), "--out", str(tmp_path / "run")]
     python(*words, executable=executable, RLALGO_PLUGINS="cnn")
     loaded = "import rlutils, sys; print(any(type(m).__name__ == 'CNN' for m in rlutils.load(sys.argv[1]).modules()))"
     assert python("-c", loaded, str(tmp_path / "run"), executable=executable, RLALGO_PLUGINS="cnn") == "True\n"
+
+    python(*cli, "export-hf", "--help", executable=executable)
 
     # Uninstalled, neither trains nor loads, and both say what to install.
     for again in ([*words, "--replace"], ["-c", loaded, str(tmp_path / "run")]):
