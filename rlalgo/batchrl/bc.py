@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rlalgo import BatchRLAlgo, DataSpec, Episodes, Policy, TransitionBatch, Transitions, hookimpl
 from rlalgo.config import Fraction, HiddenDims, NonNegative, Positive, Probability, StateEncoder, Whole
+from rlalgo.core.sampling import sampled
 from rlalgo.nets import ActorPolicy, Distribution, Normalizer, action_head, trunk, warmup_cosine
 
 
@@ -42,6 +43,8 @@ class BC(BatchRLAlgo[TransitionBatch]):
         """Normalize vector observations by the data's mean and standard deviation."""
         keep_top: Fraction = 1.0
         """%BC: imitate the best episodes only, up to this share of the steps; 0.1 is the paper's 10%BC."""
+        sampling: str = "uniform"
+        """uniform; by_return_class: each of few returns as often; or a column of weights of episodes."""
         tanh: bool = True
         """Squash continuous actions into their bounds, or into the range of the data where there are none."""
         gaussian: bool = False
@@ -77,7 +80,7 @@ class BC(BatchRLAlgo[TransitionBatch]):
         )
 
     def dataset(self, episodes: Episodes) -> Transitions:
-        return Transitions(episodes.top(self.config.keep_top))
+        return Transitions(sampled(episodes.top(self.config.keep_top), self.config.sampling))
 
     def forward(self, observations: Tensor) -> Distribution:
         """Raw (B, *S) -> a distribution over scaled actions."""

@@ -23,6 +23,7 @@ from rlalgo.batchrl.dt.policy import DTPolicy
 from rlalgo.batchrl.dt.rtg_ep_dataset import RtgEpDataset
 from rlalgo.batchrl.dt.trajectory_gpt2 import TrajectoryGPT2
 from rlalgo.config import Count, Few, Fraction, NonNegative, Positive, Probability, Size, StateEncoder, Whole
+from rlalgo.core.sampling import sampled
 from rlalgo.errors import RlalgoWarning
 from rlalgo.nets import Normalizer, action_head, decay_groups, encoder, masked_mean, warmup_cosine
 
@@ -65,6 +66,8 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         """Normalize vector observations by the data's mean and standard deviation."""
         keep_top: Fraction = 1.0
         """Train on the best episodes only, up to this share of the steps (the authors' pct_traj)."""
+        sampling: str = "uniform"
+        """uniform, as the paper; by_return_class: each of few returns as often; or a column of weights of episodes."""
         delayed: bool = False
         """All reward on the last step of each episode; the return-to-go then stays constant while playing."""
         tanh: bool = True
@@ -143,7 +146,7 @@ class DecisionTransformer(BatchRLAlgo[WindowBatch]):
         )
 
     def dataset(self, episodes: Episodes) -> RtgEpDataset:
-        episodes = episodes.top(self.config.keep_top)
+        episodes = sampled(episodes.top(self.config.keep_top), self.config.sampling)
         return RtgEpDataset(episodes.delayed() if self.config.delayed else episodes, self.config.context_length)
 
     def embed(self, observations: Tensor) -> Tensor:
