@@ -127,6 +127,8 @@ def stacked(values: Any, name: str, where: Callable[[int], str]) -> np.ndarray:
             row = values.is_null().to_pylist().index(True) // math.prod(shape)
             raise DataError(f"{where(row)}: {name} have no value")
         if not is_list(values):
+            if not re.fullmatch(r"u?int\d+|float|halffloat|double|bool", str(values.type)):
+                raise DataError(f"{where(0)}: {name} are {values.type}, expected numbers")
             return values.to_numpy(zero_copy_only=False).reshape(rows, *shape)
         sizes = compute.list_value_length(values).to_numpy(zero_copy_only=False)
         if len(uneven := np.flatnonzero(sizes != sizes[:1])):

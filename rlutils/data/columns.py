@@ -88,7 +88,8 @@ class Columns:
         images: what is done to those among observations besides bringing their channels first.
 
     Raises:
-        DataError: there is no memory for so much, or observations are of no kind that can be stored.
+        DataError: there are no episodes, or one without steps; no memory for so much; or observations are of no kind
+            that can be stored.
     """
 
     def __init__(
@@ -101,7 +102,10 @@ class Columns:
         allocate: Allocate = np.empty,
         images: Images | None = None,
     ) -> None:
-        self.label, self.spec = label, spec
+        self.label, self.spec, lengths = label, spec, np.asarray(lengths)
+        if not len(lengths) or lengths.min() < 1:
+            which = f"episode {lengths.argmin()} is empty (no steps); drop it" if len(lengths) else "holds no episodes"
+            raise DataError(f"{label}: {which}")
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])  # (E+1,)
         self._prepare = self._preparation(observations, images or Images()) if spec is None else None
         self._raw = {"observations": observations, "actions": actions}
@@ -147,16 +151,13 @@ class Columns:
         Raises:
             DataError: they hold something that training must not see.
         """
-        lengths, last = np.diff(self.starts), self.starts[1:] - 1
-        if lengths.min(initial=1) < 1 or not len(lengths):
-            which = f"episode {lengths.argmin()} is empty (no steps); drop it" if len(lengths) else "holds no episodes"
-            raise DataError(f"{self.label}: {which}")
+        last = self.starts[1:] - 1
         if self.spec is None:
             self.truncations[last] |= ~self.terminations[last]
         try:
             spec = self.spec or self._found(told)
             limit = getattr(gymnasium.registry.get(told.env_id or ""), "max_episode_steps", None)
-            most = max(told.max_steps or limit or spec.max_steps, int(lengths.max()))
+            most = max(told.max_steps or limit or spec.max_steps, int(np.diff(self.starts).max()))
             spec = replace(
                 spec,
                 max_steps=most,

@@ -20,14 +20,12 @@ from rlalgo.errors import CheckpointError, DataError, blaming
 from rlutils.config.files import read_as
 from rlutils.data.arrow import ArrowTable, is_list, stacked
 from rlutils.data.columns import Columns, Told, like
-from rlutils.data.hub import fetched
+from rlutils.data.hub import fetched, is_repo
 from rlutils.data.minari_file import NO_FACTS
 
 SPEC = b"rlalgo.spec"
 """Name under which a file's metadata has its DataSpec, as JSON."""
 
-_ID = re.compile(r"[\w.-]+/[\w.-]+(?<!\.parquet)(?<!\.arrow)")
-"""What a dataset on the hub is called."""
 _ROWS = 16
 """Episodes read at a time."""
 _COLUMNS = {"observations": "observations", "actions": "actions", "rewards": "rewards", "dones": "terminations"}
@@ -117,7 +115,7 @@ class HfSource:
 
     def _files(self) -> list[Path]:
         path, subset, split = self.config.path, self.config.subset, self.config.split
-        is_id = _ID.fullmatch(str(path)) and not path.exists()
+        is_id = is_repo(path) and not path.exists() and path.suffix not in (".parquet", ".arrow")
         if is_id and subset:
             patterns = [f"{subset}/{split}/*.parquet", f"{subset}/{split}-*.parquet"]
             path = fetched(str(path), self.config.revision, patterns, "dataset")

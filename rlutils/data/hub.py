@@ -1,6 +1,7 @@
 """Hugging Face's hub, as far as the core goes: whether it answers, and who fetches from it (the plugin rlalgo-hf)."""
 
 import os
+import re
 import ssl
 import threading
 import urllib.error
@@ -39,6 +40,11 @@ def unreachable(url: str) -> str | None:
     thread.start()
     thread.join(_WAIT)
     return answer[0] if answer else f"no answer within {_WAIT:.0f} s"
+
+
+def is_repo(name: object) -> bool:
+    """Whether this is OWNER/NAME, as repositories of the hub are called."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)) is not None
 
 
 def fetched(repo_id: str, revision: str | None, patterns: list[str], repo_type: str = "model") -> Path:

@@ -102,14 +102,28 @@ class LerobotFiles:
                 i = int(wrong[0])
                 why = f"{name} is {columns[name][i]}, expected {right[i]} as the episodes before are that long"
                 raise DataError(f"{self.label}: meta/episodes: episode {i}: {why}")
+        for key in videos:
+            self._check_films(columns, key)
         for name, got in (("total_episodes", len(ends)), ("total_frames", ends[-1])):
             if got != (said := getattr(self.info, name)):
                 raise DataError(f"{self.label}: meta/info.json: {name} is {said:,}, and meta/episodes has {got:,}")
         return columns
 
+    def _check_films(self, columns: dict[str, np.ndarray], key: str) -> None:
+        """DataError where two episodes would have the same frames."""
+        begin, *place = (columns[f"videos/{key}/{part}"] for part in ("from_timestamp", *_PLACE))  # each (E,)
+        order = np.lexsort((begin, *place))
+        lasts = (columns["length"][order[:-1]] - 0.5) / self.info.fps
+        same = np.all([np.diff(part[order]) == 0 for part in place], 0)
+        if len(wrong := np.flatnonzero(same & (np.diff(begin[order]) < lasts))):
+            one, other = order[wrong[0]], order[wrong[0] + 1]
+            why = f"videos/{key}/from_timestamp is {begin[other]:g}, before the end of episode {one} in the same film"
+            raise DataError(f"{self.label}: meta/episodes: episode {other}: {why}")
+
     def tables(self, episodes: dict[str, np.ndarray]) -> Iterator[ArrowTable]:
         """The files with the steps, one after another."""
-        for chunk, file in dict.fromkeys(zip(*(episodes[f"data/{part}"].tolist() for part in _PLACE), strict=True)):
+        places = (episodes[f"data/{part}"].astype(np.int64).tolist() for part in _PLACE)
+        for chunk, file in dict.fromkeys(zip(*places, strict=True)):
             yield self._table(self.place(self.info.data_path, chunk, file))
 
     def film(self, episodes: dict[str, np.ndarray], key: str, episode: int) -> Path:

@@ -17,7 +17,7 @@ from rlalgo.config import Few, Size
 from rlalgo.errors import DataError, blaming, shown
 from rlutils.data.arrow import stacked
 from rlutils.data.columns import Columns, Told, like
-from rlutils.data.hub import fetched
+from rlutils.data.hub import fetched, is_repo
 from rlutils.data.images import Images, decode_image
 from rlutils.data.lerobot_files import Feature, LerobotFiles
 from rlutils.data.mapped import Allocate, identity, map_episodes, worthwhile
@@ -98,7 +98,7 @@ class LerobotSource:
     def _files(self) -> LerobotFiles:
         """The dataset's folder, fetched where it is on the hub."""
         path, revision = self.config.path, self.config.revision
-        if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        if path.exists() or not is_repo(path):
             return LerobotFiles(self.label, path)
         files = LerobotFiles(self.label, fetched(str(path), revision, ["meta/*"], "dataset"))
         films = [f"videos/{key}/*" for key in self.config.observations if files.feature(key).dtype == "video"]
@@ -253,6 +253,12 @@ class _Films:
     def frames(self, columns: Columns, steps: np.ndarray, ids: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """(T, H, W, 3) uint8 of these steps (T,) of these episodes (T,), so many seconds (T,) after their begin."""
         begin = self.spans[f"videos/{self.key}/from_timestamp"][ids]  # (T,) float64
+        fps = self.files.info.fps
+        right = (steps - columns.starts[ids]) / fps
+        if len(wrong := np.flatnonzero(~(abs(seconds - right) <= 0.5 / fps))):  # NaN is nowhere
+            i = int(wrong[0])
+            why = f"timestamp is {seconds[i]:.4f}, expected {right[i]:.4f} at {fps:g} frames a second"
+            raise DataError(f"{columns.place(steps[i])}: {why}")
         return np.stack([self._one(columns, *one) for one in zip(steps, ids, begin + seconds, strict=True)])
 
     def _one(self, columns: Columns, step: int, episode: int, time: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from rlalgo import Choice, Episodes, Kind
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
+from rlalgo.errors import ConfigError
 from rlutils.config.catalogue import catalogue
 from rlutils.config.overrides import load_mapping, override
 
@@ -22,7 +23,7 @@ def find_source(words: Sequence[str], plugins: Sequence[str] = ()) -> Choice:
 
     Args:
         words: a YAML file (one to train with, or a source's options and its name), the name of a source, or the id of
-            a Minari dataset; then the source's options, `key=value`.
+            a Minari dataset; then the source's options, `key=value` (or, as for `train`, `source.key=value`).
         plugins: modules or files to load besides those that the YAML file names.
 
     Raises:
@@ -35,9 +36,14 @@ def find_source(words: Sequence[str], plugins: Sequence[str] = ()) -> Choice:
         where, values = first, load_mapping(Path(first))
         plugins = [*plugins, *(values.pop("plugins", None) or ())]
     known = catalogue(plugins)
-    if not where:
-        values = {"name": first} if first in known.names("source") else {"name": "minari", "id": first}
-    values = override({"source": values.get("source", values)}, [f"source.{text}" for text in options])
+    if not where and first in known.names("source"):
+        values = {"name": first}
+    elif not where and Path(first).is_file():
+        raise ConfigError([f"{first} is a file: say which source reads it, as in `d4rl path={first}`"])
+    elif not where:
+        values = {"name": "minari", "id": first}
+    options = [f"source.{text.removeprefix('source.')}" for text in options]
+    values = override({"source": values.get("source", values)}, options)
     return parse(_Named, values, known, where).source
 
 

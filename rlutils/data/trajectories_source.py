@@ -11,7 +11,9 @@ from rlalgo.errors import DataError, blaming, shown
 from rlutils.data.columns import Columns, Told, like, require_file
 from rlutils.data.unpickling import require_unshared, unpickle
 
-_ENDS = {"terminals": "terminations", "dones": "terminations", "timeouts": "truncations"}
+_NEEDED = ("observations", "actions", "rewards")
+_ENDS = {"dones": "terminations", "terminals": "terminations", "timeouts": "truncations"}
+"""Terminals come later and stand, where both are there: dones may mean the end of the time, too."""
 
 
 class TrajectoriesSource:
@@ -56,14 +58,15 @@ class TrajectoriesSource:
             spaces = like(seen.shape[1:], seen.dtype), like(action.shape[1:], action.dtype, actions=True)
             columns = Columns(self.label, lengths, *spaces)
             for i, length in enumerate(lengths):
-                names = {name: name for name in ("observations", "actions", "rewards")}
-                for own, name in {**names, **{own: name for own, name in _ENDS.items() if own in found[i]}}.items():
-                    values = self._values(found, i, own)
+                more = [name for name in (*_ENDS, "next_observations") if name in found[i]]
+                for name in (*_NEEDED, *more):
+                    values = self._values(found, i, name)
                     if len(values) != length:
-                        raise DataError(f"{self.label}: episode {i}: {len(values)} {own} but {length} rewards")
-                    columns.fill(columns.starts[i], **{name: values})
-                if "next_observations" in found[i]:
-                    columns.finish([i], self._values(found, i, "next_observations")[-1:])
+                        raise DataError(f"{self.label}: episode {i}: {len(values)} {name} but {length} rewards")
+                    if name == "next_observations":
+                        columns.finish([i], values[-1:])
+                    else:
+                        columns.fill(columns.starts[i], **{_ENDS.get(name, name): values})
                 found[i] = {}  # lists that were copied take no memory any more
             return columns.checked(self.config)
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from rlalgo.errors import shown
+from rlutils.machine import host_memory
 
 _PLAIN = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 """Types of numbers as dtype names them."""
@@ -26,6 +27,8 @@ _LONG = 256
 """Bytes from which on they stay in the file."""
 _DEEPEST = 8
 """Levels of nested lists that become an array."""
+_OBJECT = 80
+"""Bytes of memory that an opcode takes, such as that of an empty list, which is one byte in the file."""
 
 
 class Refused(ValueError):
@@ -72,7 +75,7 @@ class PickledArray:
         whole = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**48 for n in shape)
         if not whole or len(shape) > 32:
             raise Refused("an array of no shape")
-        if not isinstance(data, bytes | bytearray | str | _Held):
+        if not isinstance(data, bytes | str | _Held):
             raise Refused("an array of objects")
         self._data, self._dtype, self.shape, self._axes = data, dtype.plain, shape, axes
         self._order: Any = "F" if order == "F" else "C"
@@ -125,12 +128,12 @@ _VALUES = {
     *("SHORT_BINBYTES", "SHORT_BINSTRING", "SHORT_BINUNICODE", "UNICODE"),
 }  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_MADE: Mapping[str, Callable] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
-_COLLECTED: Mapping[str, Callable] = {"LIST": list, "TUPLE": tuple, "FROZENSET": lambda items: frozenset(_keys(items))}
+_MADE: Mapping[str, Callable] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+_COLLECTED: Mapping[str, Callable] = {"LIST": list, "TUPLE": tuple}
 
 
 def unpickle(path: Path) -> Any:
-    """What a pickle holds: lists, dicts, tuples, sets, numbers, texts, and a PickledArray for each of numpy's.
+    """What a pickle holds: lists, dicts, tuples, numbers, texts, and a PickledArray for each of numpy's.
 
     Raises:
         Exception: the file cannot be read or holds anything else. Nothing of it was called.
@@ -159,13 +162,14 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        while True:
+        for _ in range(host_memory() // _OBJECT):
             opcode = _OPCODES.get(self.file.read(1).decode("latin1"))
             if opcode is None:
                 raise Refused(f"no pickle: byte {self.file.tell()} is no opcode")
             if opcode.name == "STOP":
                 return self.stack.pop()
             self.step(opcode.name, opcode.arg)
+        raise Refused("more objects in it than fit into the memory")
 
     def step(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -190,9 +194,6 @@ class Machine:
         elif name in ("APPEND", "APPENDS"):
             items = self.marked() if name == "APPENDS" else [stack.pop()]
             stack[-1].extend(items)
-        elif name == "ADDITEMS":
-            items = self.marked()
-            stack[-1].update(_keys(items))
         elif name in ("DICT", "SETITEM", "SETITEMS"):
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self.marked()
             if name == "DICT":
@@ -200,13 +201,14 @@ class Machine:
             for key, value in zip(_keys(items[::2]), items[1::2], strict=True):
                 stack[-1][key] = value
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memo[argument.reader(self.file) if argument else len(self.memo)] = stack[-1]
+            (index,) = _keys([argument.reader(self.file) if argument else len(self.memo)])
+            self.memo[index] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument.reader(self.file)])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             names = argument.reader(self.file).split(" ") if argument else [stack.pop(-2), stack.pop()]
             if (made := self.names.get(tuple(_keys(names)))) is None:
-                raise Refused(f"{names[0]}.{names[1]} in it, and only arrays and plain containers are read")
+                raise Refused(f"{names[0]}.{names[1]} in it; save lists, dicts and arrays of numbers alone")
             stack.append(made)
         elif name == "BINPERSID" and self.stored is not None:
             stack.append(self.stored(stack.pop()))
@@ -219,7 +221,7 @@ class Machine:
         elif name in ("PROTO", "FRAME"):
             argument.reader(self.file)
         else:
-            raise Refused(f"opcode {name} in it, and only arrays and plain containers are read")
+            raise Refused(f"opcode {name} in it; save lists, dicts and arrays of numbers alone")
 
     def counted(self, name: str) -> Any:
         """Bytes or a text: those of Python 2 are either."""
@@ -242,9 +244,11 @@ class Machine:
 
 
 def _keys(found: Sequence[Any]) -> Sequence[Any]:
-    """Themselves, if hashing them cannot overflow the stack, as that of a tuple in a tuple in a ... does."""
-    if not all(isinstance(key, str | bytes | int | float | None) for key in found):
-        raise Refused("a key that is no text or number")
+    """Themselves, if hashing them is quick: tuples in tuples overflow the stack, and a million large numbers may be
+    chosen to have one hash, which takes hours.
+    """
+    if not all(isinstance(key, str | bytes | None) or (type(key) is int and abs(key) < 2**32) for key in found):
+        raise Refused("a key that is no text or whole number below 2**32")
     return found
 
 

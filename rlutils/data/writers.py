@@ -103,8 +103,10 @@ def write_hf(episodes: Episodes, path: Path) -> None:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    with blaming(DataError, f"{path}: cannot be written"), replacing(path) as temporary:
-        yield temporary
+    with blaming(DataError, f"{path}: cannot be written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            yield temporary
 
 
 def _parts(episodes: Episodes) -> Iterator[_Part]:

@@ -135,8 +135,8 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(to: str, root: Path, m
         convert(episodes, "it", to, target(root, to), replace=True)
     assert Path(target(root, to)).read_bytes() == before
     assert [path.name for path in root.iterdir() if path.is_file()] == [Path(target(root, to)).name]
-    with pytest.raises(DataError, match="cannot be written: FileNotFoundError"):
-        convert(episodes, "it", to, f"{root}/nowhere/x{Path(target(root, to)).suffix}")
+    with pytest.raises(DataError, match="cannot be written: FileExistsError"):
+        convert(episodes, "it", to, f"{target(root, to)}/x{Path(target(root, to)).suffix}")
 
 
 @pytest.mark.parametrize(
@@ -176,13 +176,16 @@ def test_on_the_command_line(root: Path) -> None:
     assert (root / "x.png").stat().st_size > 1000
     returns = text.partition("median")[2].partition(" plot: ")[0]
     assert call("inspect", ID)[1].partition("median")[2] == returns
-    for content in (f"name: npz\npath: {file}\n", f"source: {{name: npz, path: {file}}}\nalgo: bc\n"):
+    for content, option in (
+        (f"name: npz\npath: {file}\n", "max_steps=9"),
+        (f"source: {{name: npz, path: {file}}}\nalgo: bc\n", "source.max_steps=9"),
+    ):
         (root / "x.yaml").write_text(content)
         code, text = call(
-            "convert", str(root / "x.yaml"), "max_steps=9", "--to", "hf", "--out", str(root / "x.parquet"), "--replace"
+            "convert", str(root / "x.yaml"), option, "--to", "hf", "--out", str(root / "new/x.parquet"), "--replace"
         )
         assert code == 0, text
-        assert load_source(find_source(["hf", f"path={root / 'x.parquet'}"]))[0].spec.max_steps == 9
+        assert load_source(find_source(["hf", f"path={root / 'new/x.parquet'}"]))[0].spec.max_steps == 9
     code, text = call("convert", ID, "--to", "csv", "--out", "x")
     assert code != 0
     assert "--to csv: expected minari, npz, hf" in text
@@ -191,6 +194,9 @@ def test_on_the_command_line(root: Path) -> None:
 def test_sources_that_cannot_be_found(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"source\.pth: unknown key 'pth'. Did you mean 'path'"):
         find_source(["npz", "pth=x"])
+    (root / "x.csv").write_text("a,b\n")
+    with pytest.raises(ConfigError, match=r"x\.csv is a file: say which source reads it, as in `d4rl path="):
+        find_source([str(root / "x.csv")])
     with pytest.raises(DataError, match="minari:npy"):
         load_source(find_source(["npy", "download=false"]))
     (root / "x.yaml").write_text("algo: bc\n")

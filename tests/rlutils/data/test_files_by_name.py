@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import re
@@ -23,6 +22,7 @@ from hypothesis.extra import numpy as arrays
 from rlalgo import Episodes
 from rlalgo.core.fingerprint import fingerprint
 from rlalgo.errors import DataError
+from rlutils.data import unpickling
 from rlutils.data.d4rl_source import d4rl_scores
 from rlutils.data.flat import CutWarning
 from rlutils.data.minari_source import MinariSource
@@ -438,6 +438,10 @@ def array_pickle(descr: bytes, dtype_state: bytes, data: bytes = b"\x41" * 8, sh
     return b"\x80\x03" + array + b"(K\x01" + shape + dtype + b"\x89C" + bytes([len(data)]) + data + b"tb."
 
 
+ONE_HASH = range(2**61 - 1, 2**77, 2**61 - 1)
+"""A dict of these would take an hour."""
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -458,8 +462,9 @@ def array_pickle(descr: bytes, dtype_state: bytes, data: bytes = b"\x41" * 8, sh
         array_pickle(b"f8", b"(I3\nV<\nNNNI-1\nI-1\nI0\ntb", b"", shape=b"K\x00\x8a\xff" + b"\x7f" * 255 + b"\x86"),
         b"(" * 200_000 + b"t" * 200_000 + b".",
         b"}" + b")" + b"\x85" * 200_000 + b"K\x01s.",  # a key whose hash would overflow the stack
-        b"\x8f(" + b")" + b"\x85" * 200_000 + b"\x90.",
-        b"\x8f(K\x01" + b")" + b"\x85" * 200_000 + b"u.",
+        b"}(" + b"".join(b"\x8a\x0c" + n.to_bytes(12, "little") + b"N" for n in ONE_HASH) + b"u.",
+        b"N" + b"".join(b"p%d\n" % n for n in ONE_HASH) + b".",
+        b"\x8f.",
         b")" + b"\x85" * 200_000 + b"U\x01x\x93.",
         pickle.dumps([1, 2]),
         pickle.dumps([]),
@@ -566,11 +571,39 @@ def test_arrays_come_through_every_protocol(values: np.ndarray, protocol: int, o
 
 
 def test_scalars_and_plain_containers_come_through(tmp_path: Path) -> None:
-    value = [{"a": (1, 2.5, "x", b"y", None, True), "b": np.float32(2), "c": np.int64(3), "d": {4}}, [[]]]
+    value = [{"a": (1, 2.5, "x", b"y", None, True), "b": np.float32(2), "c": np.int64(3), 4: {}}, [[]]]
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        buffer = io.BytesIO(pickle.dumps(value, protocol))
-        (tmp_path / "x.pkl").write_bytes(buffer.getvalue())
-        if protocol < 4:  # sets are calls there
-            value[0].pop("d", None)  # type: ignore[attr-defined]
-            (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol))
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol))
         assert unpickle(tmp_path / "x.pkl") == value
+
+
+def test_pickles_of_more_objects_than_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpickling, "host_memory", lambda: 10**6)
+    (tmp_path / "x.pkl").write_bytes(b"]" * 100_000 + b".")
+    with pytest.raises(DataError, match="more objects in it than fit into the memory"):
+        load("trajectories", tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("length", [0, 2, 9])
+def test_what_follows_has_a_row_for_each_step(length: int, columns: Columns, tmp_path: Path) -> None:
+    parts = trajectories(columns)
+    parts[1]["next_observations"] = np.zeros((length, 3))
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(parts))
+    with pytest.raises(DataError, match=rf"episode 1: {length} next_observations but \d+ rewards"):
+        load("trajectories", tmp_path / "x.pkl")
+
+
+def test_episodes_without_steps_are_told(columns: Columns, tmp_path: Path) -> None:
+    parts = trajectories(columns)
+    parts[1] = {name: values[:0] for name, values in parts[1].items()}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(parts))
+    with pytest.raises(DataError, match=r"episode 1 is empty \(no steps\); drop it"):
+        load("trajectories", tmp_path / "x.pkl")
+
+
+def test_terminals_stand_where_dones_are_there_too(columns: Columns, original: Episodes, tmp_path: Path) -> None:
+    parts = [
+        {**part, "dones": np.arange(len(part["rewards"])) == len(part["rewards"]) - 1} for part in trajectories(columns)
+    ]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(parts))
+    assert_same(load("trajectories", tmp_path / "x.pkl"), original)

@@ -198,6 +198,16 @@ def drop(name: str) -> Callable[[Path], None]:
     return done
 
 
+def retyped(path: str, name: str) -> Callable[[Path], None]:
+    """A column of numbers as texts."""
+
+    def done(folder: Path) -> None:
+        columns = read(folder / path)
+        change(folder / path, {**columns, name: list(map(str, columns[name]))})
+
+    return done
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -215,7 +225,16 @@ def drop(name: str) -> Callable[[Path], None]:
         (put(DATA, "frame_index", 6, 7), "episode 1, step 1: frame_index is 7, expected 1"),
         (put(DATA, "episode_index", 6, 7), "episode 1, step 1: episode_index is 7, expected 1"),
         (put(DATA, "next.reward", 6, float("nan")), "episode 1, step 1: reward nan is not finite"),
-        (put(DATA, "timestamp", 6, float("nan")), "episode 1, step 1: .*: no frame at nan s"),
+        (put(DATA, "timestamp", 6, 0.0), r"episode 1, step 1: timestamp is 0\.0000, expected 0\.1000 at 10 frames"),
+        (
+            put(META, "videos/observation.images.top/from_timestamp", 2, 0.1),
+            r"episode 2: .* is 0\.1, before the end of ep",
+        ),
+        (retyped(META, "length"), "row 0: length are string, expected numbers"),
+        (retyped(META, "data/chunk_index"), "row 0: data/chunk_index are string, expected numbers"),
+        (retyped(DATA, "task_index"), "episode 0, step 0: values of 'task_index' are string, expected numbers"),
+        (tell(fps=30), r"episode 0, step 1: timestamp is 0\.1000, expected 0\.0333 at 30 frames"),
+        (put(DATA, "timestamp", 6, float("nan")), "episode 1, step 1: timestamp is nan"),
         (put(DATA, "next.reward", 6, None), "episode 1, step 1: values of 'next.reward' have no value"),
         (put(DATA, "action", 6, [0.1, None]), "episode 1, step 1: values of 'action' have no value"),
         (put(DATA, "action", 6, [0.1]), "episode 1, step 1: values of 'action' have 1 numbers, expected 2"),

@@ -336,7 +336,7 @@ def test_what_convert_writes_is_the_same_bit_for_bit(original: Episodes, tmp_pat
         (lambda c: [c[name][2].clear() for name in c], "episode 2 is empty"),
         (lambda c: [c[name].clear() for name in c], "holds no episodes|expected a list|holds null"),
         (lambda c: c.__setitem__("rewards", [1.0] * 5), "column 'rewards' holds double, expected a list"),
-        (lambda c: c.__setitem__("actions", [[str(x) for x in a] for a in c["actions"]]), "actions are object"),
+        (lambda c: c.__setitem__("actions", [[str(x) for x in a] for a in c["actions"]]), "actions are string, exp"),
     ],
 )
 def test_faults_have_episode_and_step(
