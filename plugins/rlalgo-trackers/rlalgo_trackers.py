@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
@@ -104,7 +104,7 @@ class Tracker(Logger):
     name: ClassVar[str] = "tracker"
     config: "Config"
     group: str | None
-    id: str | None
+    id: str | None = None
     """By which the tracked run is gone on with."""
     token: str
     """The id of a new one, or part of its name, where that may be chosen."""
@@ -139,15 +139,14 @@ class Tracker(Logger):
         known = {*takes.parameters, *EXTRA.get(config.to, ())} - OURS
         if faults := [f"unknown key '{key}'.{near(key, known)}" for key in config.options if key not in known]:
             raise ConfigError([f"callbacks.tracker.options: {fault}" for fault in faults])
-        self.token = secrets.token_hex(4)
         self.run: Any = None
         self.tracker: Any = None
-        self.id = None
+        self.token = secrets.token_hex(4)
         self.rows: dict[int, dict[str, float]] = {}
         """What is to be sent, by step: in one piece, as Weights & Biases takes no step twice."""
         self.sent = self.before = -1
         """The last step of which a row was sent; and that when this process began."""
-        self.next_try, self.warned = 0.0, False
+        self.next_try, self.warned, self.dropped = 0.0, False, 0
 
     @hookimpl
     def rlalgo_on_start(self, run: Run) -> None:
@@ -165,14 +164,13 @@ class Tracker(Logger):
 
     @hookimpl
     def rlalgo_on_evaluation(self, run: Run, step: int, result: EvalResult) -> None:
-        row = dict(result.metrics)
+        row: dict[str, float | None] = {f"evaluation/{name}": number for name, number in result.metrics.items()}
         for policy in result.policies:
             low, high = policy.interval
-            numbers = {"return": policy.mean, "return_low": low, "return_high": high, **policy.means}
-            if policy.normalized is not None:
-                numbers["normalized"] = policy.normalized
-            row |= {f"{name}/{policy.label}": number for name, number in numbers.items()}
-        self._add(step, {f"evaluation/{name}": number for name, number in row.items()})
+            found = {"return": policy.mean, "return_low": low, "return_high": high, "normalized": policy.normalized}
+            numbers = {**found, **policy.means}
+            row |= {f"evaluation/{name}/{policy.label}": number for name, number in numbers.items()}
+        self._add(step, row)
 
     @hookimpl
     def rlalgo_on_end(self, run: Any, error: BaseException | None) -> None:
@@ -181,20 +179,22 @@ class Tracker(Logger):
         self.next_try = 0.0
         if error is None:
             score = run.last_result and run.last_result.score
-            summary = {"return": score, "best_step": run.best_step, "seconds": run.seconds()}
             self.before = -1  # it may be told of the step that was sent last
-            self._add(run.step, {f"summary/{key}": float(n) for key, n in summary.items() if n is not None})
+            summary = {"return": score, "best_step": run.best_step, "seconds": run.seconds()}
+            self._add(run.step, {f"summary/{key}": number for key, number in summary.items()})
         self._send(run.step + (error is None))
         self._close()
-        if error is None and self.rows:
-            self._warn(f"{len(self.rows)} rows were not sent; the run's own files have their numbers")
+        if error is None and (missing := self.dropped + len(self.rows)):
+            self._warn(f"{missing:,} rows were not sent; the run's own files have their numbers")
 
-    def _add(self, step: int, numbers: Mapping[str, float]) -> None:
+    def _add(self, step: int, numbers: Mapping[str, float | None]) -> None:
         if step <= self.before:
             return
-        self.rows.setdefault(step, {}).update({_named(key): n for key, n in numbers.items() if math.isfinite(n)})
-        while len(self.rows) > MOST:
-            del self.rows[next(iter(self.rows))]
+        known = {_named(key): float(n) for key, n in numbers.items() if n is not None and math.isfinite(n)}
+        self.rows.setdefault(step, {}).update(known)
+        if len(self.rows) > MOST:
+            del self.rows[min(self.rows)]
+            self.dropped += 1
 
     def _send(self, until: int) -> None:
         """Sends the rows of the steps before that one, and those that still wait."""
@@ -262,7 +262,7 @@ class Tracker(Logger):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        own = TypeAdapter(_State).validate_python({field.name: state[field.name] for field in fields(_State)})
+        own = TypeAdapter(_State).validate_python(state)
         if own.to == self.config.to:  # else it is resumed with another one, which knows nothing of it
             self.id, self.sent, self.rows = own.id, own.sent, own.rows
 

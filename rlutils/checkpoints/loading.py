@@ -32,8 +32,8 @@ from rlutils.config.settings import DEFAULTS, Settings
 from rlutils.data.hub import fetched
 from rlutils.machine import pick_device
 
-PLAYED = ["*.yaml", "checkpoints/index.json", "checkpoints/*model.safetensors"]
-"""Files of a run that playing needs; a star stands for slashes, too."""
+PLAYED = ["*.yaml", "checkpoints/index.json", "checkpoints/*model.safetensors", "config.json"]
+"""Files of a run that playing needs, and one that tells what is none; a star stands for slashes, too."""
 NO_SOURCE = {"name": "minari", "id": "not/recorded-v0"}
 """Stands in the configuration of what came without its data."""
 
@@ -63,12 +63,21 @@ def local(path: str | Path) -> Path:
     """Where a run lies: one of the hub, hf://OWNER/NAME[@revision], is fetched to its cache, to be read only.
 
     Raises:
-        RlalgoError: see `rlutils.data.hub.fetched`.
+        RlalgoError: see `rlutils.data.hub.fetched`; or it is no run.
     """
     if (repo_id := str(path)).startswith(REMOTE):  # a Path has one slash there
         repo_id, _, revision = repo_id.removeprefix(REMOTE).lstrip("/").partition("@")
-        return fetched(repo_id, revision or None, PLAYED)
+        folder = fetched(repo_id, revision or None, PLAYED)
+        refuse_model(folder, repo_id)
+        return folder
     return Path(path)
+
+
+def refuse_model(folder: Path, repo_id: str) -> None:
+    """CheckpointError for a repository that is a model, as of transformers, and no run."""
+    if (folder / "config.json").exists() and not (folder / "config.yaml").exists():
+        cure = f"of a Decision Transformer of transformers `rlalgo import-hf {repo_id} --out RUN` makes one"
+        raise CheckpointError(f"{repo_id}: is no run of rlalgo (it has config.json and no config.yaml); {cure}")
 
 
 def load_algo(path: Path, catalogue: Catalogue) -> tuple[BatchRLAlgo, Choice]:

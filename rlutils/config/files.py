@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -78,6 +79,49 @@ def own_folder(parent: Path, name: str, clear: Callable[[Path], None]) -> Path:
         if pid.isdigit() and birth(int(pid)) is None:
             clear(old)
     return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` to write in, which takes its place at the end, whatever lies there.
+
+    Killed between the two, the old one comes back with the next folder of this name.
+
+    Raises:
+        OSError: nothing of the new folder is left then, and an old one stays as it was.
+    """
+    path = path.absolute()
+    new = own_folder(path.parent, path.name, functools.partial(_settle, path=path))
+    old = new.with_name(f"{new.name}{_OLD}")
+    try:
+        yield new
+        new.chmod(0o755)
+        for file in (new, *new.rglob("*")):
+            persist(file)
+        if os.path.lexists(path):
+            path.rename(old)
+        try:
+            new.rename(path)
+        finally:
+            if os.path.lexists(old):
+                _settle(old, path)
+        persist(path.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+_OLD = "-old"
+"""Ends the name of the folder that is about to be replaced."""
+
+
+def _settle(left: Path, path: Path) -> None:
+    """Removes what was being written; what was about to be replaced comes back if nothing has taken its place."""
+    if left.name.endswith(_OLD) and not os.path.lexists(path):
+        left.rename(path)
+    elif left.is_symlink():
+        left.unlink()
+    else:
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def reserve(path: Path, size: int) -> None:

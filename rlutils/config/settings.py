@@ -129,6 +129,17 @@ def policy_options(
     return [parse_into(algo.PolicyConfig, p, catalogue, f"{path}[{i}]", faults) for i, p in enumerate(policies)]
 
 
+def laid_over(values: Mapping[str, Any], options: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each of the options over what all policies of a configuration have in common, such as `sample: true`."""
+    evaluation = values.get("evaluation")
+    policies = evaluation.get("policies") if isinstance(evaluation, Mapping) else None
+    first, *others = policies if isinstance(policies, list | tuple) and policies else ({},)
+    if not all(isinstance(policy, Mapping) for policy in (first, *others)):
+        first = {}  # whoever checks the configuration will tell
+    common = {key: value for key, value in first.items() if all((key, value) in other.items() for other in others)}
+    return [{**common, **option} for option in options]
+
+
 def uses(value: Any) -> Iterator[Choice]:
     """Every resolved Choice within a config, outermost first."""
     if isinstance(value, Choice):

@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from rlutils.checkpoints.description import read_description
 from rlutils.checkpoints.loading import load_algo
 from rlutils.checkpoints.store import find
 from rlutils.config.catalogue import catalogue
-from rlutils.config.files import own_folder, read_as, write_atomic, write_json
+from rlutils.config.files import read_as, whole_folder, write_atomic, write_json
 from rlutils.data.preparation import read_record
 from rlutils.exporting import runtime
 from rlutils.exporting.formats import FORMATS, quiet
@@ -76,7 +75,7 @@ def write_export(
     replace: bool = False,
 ) -> Path:
     """As `export`, of an algorithm in eval mode; `option` is an instance of its PolicyConfig, `step` its updates."""
-    out, name = Path(out), name or algo.name
+    out, name = Path(out) if Path(out).name else Path(out).absolute(), name or algo.name
     if format not in FORMATS:
         raise ExportError(f"--format {format}: expected {', '.join(FORMATS)}")
     missing = [need for need in ("onnx", "onnxscript") if format == "onnx" and importlib.util.find_spec(need) is None]
@@ -85,8 +84,7 @@ def write_export(
     _refuse_others(out, replace)
     graph = Graph(_acting(algo, option, name), algo.spec).eval()
     try:
-        folder = own_folder(out.parent, out.name, shutil.rmtree)
-        try:
+        with whole_folder(out) as folder:
             with blaming(ExportError, f"the policy of {name} cannot be exported as {format}"), quiet():
                 FORMATS[format](graph, folder / runtime.NAMES[format])
             files = {path.name: _file(path) for path in sorted(folder.iterdir())}
@@ -94,14 +92,6 @@ def write_export(
             write_json(folder / "policy.json", asdict(about))
             write_atomic(folder / "policy.py", Path(runtime.__file__).read_bytes())
             write_atomic(folder / "README.md", readme(about))
-            folder.chmod(0o755)
-            old = folder.with_name(f"{folder.name}-old")
-            if os.path.lexists(out):
-                out.rename(old)
-            folder.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"{out}: cannot be written: {error.strerror or error}") from error
     return out

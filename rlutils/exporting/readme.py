@@ -1,6 +1,7 @@
 """README.md of an export."""
 
 from rlutils.exporting.record import Exported
+from rlutils.exporting.runtime import NAMES
 
 _TEXT = """# A policy trained by {algorithm}{env}
 
@@ -33,7 +34,7 @@ def readme(about: Exported) -> str:
         (name, kind, ["m"]) for name, kind in (("step", "int64"), ("return_to_go", "float32")) if name in about.inputs
     ]
     rows += [(f"memory/{part.name}", part.dtype, ["m", *part.shape]) for part in about.memory]
-    asks, sees = about.target_return is not None, about.target_return is not None and about.sees_rewards
+    sees = about.target_return is not None and about.sees_rewards
     again = "policy.act(observation, reward)  # later with the reward that the last action brought"
     return _TEXT.format(
         algorithm=about.algorithm,
@@ -41,9 +42,9 @@ def readme(about: Exported) -> str:
         rlalgo=about.rlalgo,
         format=about.format,
         needs="numpy and onnxruntime" if about.format == "onnx" else "numpy and torch",
-        target=f"target_return={about.target_return:g}" if about.target_return is not None and asks else "",
+        target=f"target_return={about.target_return:g}" if about.target_return is not None else "",
         next=f"\naction = {again}" if sees else "",
-        file=next(name for name in about.files if name.startswith("policy.")),
+        file=NAMES[about.format],
         inputs="\n".join(f"| `{name}` | {kind} | {' x '.join(map(str, shape))} |" for name, kind, shape in rows),
         action=" x ".join(map(str, ["m", *about.action.shape])) + f" {about.action.dtype}",
         memory=", then the memory, which is given back at the next step and is zero at an episode's start."

@@ -10,6 +10,7 @@ and checksums in policy.json; an ONNX graph that names other files, or operators
 The formats `torchscript` and `torch` need torch, and are programs: open only those that you trust.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -59,9 +60,10 @@ class Policy:
             """What policy.json says."""
             if (version := self.about["version"]) != 1:
                 raise PolicyError(f"{folder}: is of format version {version!r}, and this file reads version 1")
-            self.observations, self.inputs = self.about["observations"], self.about["inputs"]
-            for part in [*self.observations, *self.about["memory"], self.about["action"]]:
-                _refuse_claim(part["shape"], part["dtype"])
+            self.observations = {part["name"]: part for part in self.about["observations"]}
+            self.inputs = self.about["inputs"]
+            for part in [*self.observations.values(), *self.about["memory"], self.about["action"]]:
+                _refuse_claim(part)
             self.memory = {
                 f"memory/{x['name']}": np.zeros((self.n, *x["shape"]), x["dtype"]) for x in self.about["memory"]
             }
@@ -77,8 +79,10 @@ class Policy:
             raise PolicyError(f"{folder}: its policy.json is none that rlalgo export writes: {error!r}") from error
         try:
             self.run = run(path, list(files), self.inputs, threads)
-        except (PolicyError, ImportError):
+        except PolicyError:
             raise
+        except ImportError as error:
+            raise ImportError(f"{path}: {error}; pip install {'onnxruntime' if run is _onnx else 'torch'}") from error
         except Exception as error:  # onnxruntime and torch have many
             raise PolicyError(f"{path}: cannot be loaded: {_line(error)}") from error
         self.reset()
@@ -93,11 +97,13 @@ class Policy:
         """
         if target_return is not None and self.default is None:
             raise PolicyError("this policy asks for no return: leave out target_return")
-        target = np.asarray(self.default or 0.0 if target_return is None else target_return, np.float64)
-        if not np.isfinite(target).all():
-            raise PolicyError(f"target_return {target_return}: expected a finite number")
-        which = np.arange(self.n)[slice(None) if rows is None else rows]
-        self.left[which], self.step[which] = target, 0
+        try:
+            which = np.arange(self.n)[slice(None) if rows is None else [*rows]]
+        except (IndexError, TypeError) as error:
+            raise PolicyError(f"rows {_line(rows)}: expected a list of numbers from 0 to {self.n - 1}") from error
+        target = self.default or 0.0 if target_return is None else target_return
+        self.left[which] = _numbers("target_return", target, np.ones(len(which), bool))
+        self.step[which] = 0
         for name, values in self.memory.items():
             self.memory[name] = values = values.copy()
             values[which] = 0
@@ -107,16 +113,18 @@ class Policy:
 
         Args:
             observation: the environment's own: an array, or a dict or tuple of arrays.
-            reward: that the last action brought, where the policy asks for a return; a row's first step needs none.
+            reward: that the last action brought, where the policy asks for a return; none before a row's first step.
 
         Raises:
             PolicyError: something is of another shape or type, is NaN or infinite; the episode may go on as if
                 nothing had been given.
         """
-        given = {part["name"]: self._read(part, observation) for part in self.observations}
+        given = {name: self._read(name, part, observation) for name, part in self.observations.items()}
         left = self.left
         if self.needs_reward and self.step.any():
-            left = left - np.where(self.step > 0, self._reward(reward), 0.0)
+            if reward is None:
+                raise PolicyError("this policy needs the reward of its last action: act(observation, reward)")
+            left = left - _numbers("reward", reward, self.step > 0)
         given |= {"step": self.step, "return_to_go": left.astype(np.float32), **self.memory}
         try:
             action, *after = self.run([given[name] for name in self.inputs])
@@ -127,18 +135,9 @@ class Policy:
         action = action.astype(self.about["action"]["dtype"])
         return action if self.rows is not None else action[0] if action.ndim > 1 else action[0].item()
 
-    def _reward(self, reward: Any) -> np.ndarray:
-        if reward is None:
-            raise PolicyError("this policy needs the reward of its last action: act(observation, reward)")
-        rewards = np.asarray(reward, np.float64)
-        if rewards.shape not in ((), (self.n,)) or not np.isfinite(rewards).all():
-            each = "" if self.rows is None else " for each row"
-            raise PolicyError(f"reward {reward}: expected a finite number{each}")
-        return rewards
-
-    def _read(self, part: dict[str, Any], observation: Any) -> np.ndarray:
+    def _read(self, name: str, part: dict[str, Any], observation: Any) -> np.ndarray:
         """A part of the observation as the graph takes it, (n, *shape)."""
-        name, kind = part["name"], np.dtype(part["dtype"])
+        kind = np.dtype(part["dtype"])
         try:
             for key in part["path"]:
                 observation = observation[key]
@@ -152,7 +151,7 @@ class Policy:
             wanted = f"{kind} of shape {expected}".replace("None", "any")
             raise PolicyError(f"{name}: got {value.dtype} of shape {[*value.shape]}; expected {wanted}")
         if part["low"] is not None and ((value < part["low"]) | (value > part["high"])).any():
-            raise PolicyError(f"{name}: got {value.tolist()}, outside {part['low']} to {part['high']}")
+            raise PolicyError(f"{name}: got {_line(value.tolist())}, outside {part['low']} to {part['high']}")
         with np.errstate(over="ignore"):
             value = value.astype(kind)
         if not np.isfinite(value).all():
@@ -160,13 +159,25 @@ class Policy:
         return np.ascontiguousarray(value if self.rows is not None else value[None])
 
 
-def _refuse_claim(shape: Sequence[int | None], kind: str) -> None:
+def _refuse_claim(part: dict[str, Any]) -> None:
+    shape, kind = part["shape"], part["dtype"]
     if math.prod(1 if size is None else size for size in shape) > MOST or np.dtype(kind).kind not in "fiu":
         raise PolicyError(f"policy.json: claims numbers of type {kind} and shape {shape}")
+    for end in () if part.get("low") is None else ("low", "high"):
+        np.less(0, np.broadcast_to(part[end], shape))  # raises what is taken for a broken policy.json
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def _numbers(what: str, value: Any, wanted: np.ndarray) -> np.ndarray:
+    """What was given as float64 (m,): one number for all or one for each, and 0 where `wanted` (m,) is False."""
+    with contextlib.suppress(TypeError, ValueError):  # it is no number, or of another shape
+        numbers = np.where(wanted, np.asarray(value, np.float64), 0.0)
+        if numbers.shape == wanted.shape and (np.abs(numbers) <= np.finfo(np.float32).max).all():
+            return numbers
+    raise PolicyError(f"{what} {_line(value)}: expected a finite number{' for each row' * (len(wanted) > 1)}")
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split())[:300]
 
 
 def _size(path: Path, most: float = math.inf) -> int:
@@ -267,14 +278,12 @@ def _fields(data: memoryview, path: str) -> Iterator[tuple[int, memoryview]]:
         wire = key & 7
         if wire == 0:
             _, at = _varint(data, at, path)
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
         elif wire == 2:
             size, at = _varint(data, at, path)
             yield key >> 3, data[at : at + size]
             at += size
         else:
-            at = len(data) + 1
+            at += {1: 8, 5: 4}.get(wire, len(data))  # there are no other kinds
         if at > len(data):
             raise PolicyError(f"{path}: is no ONNX file, or a part of one")
 

@@ -12,13 +12,13 @@ from rlalgo.config import to_mapping
 from rlalgo.errors import CheckpointError
 from rlalgo.version import __version__
 from rlalgo_hf.card import films, model_card
-from rlalgo_hf.folders import whole_folder
 from rlalgo_hf.reading import OWN, Own
 from rlutils.checkpoints.loading import load_algo, run_folder, run_settings
 from rlutils.checkpoints.store import find
 from rlutils.config.catalogue import catalogue
-from rlutils.config.files import write_json, write_yaml
+from rlutils.config.files import whole_folder, write_json, write_yaml
 
+WRITTEN = {"config.json", "model.safetensors", "README.md", OWN, "replay.mp4", "replay.gif"}
 OTHERWISE = "`rlalgo push` carries whole runs of every algorithm, and `rlalgo export` writes policies as ONNX"
 
 
@@ -42,9 +42,7 @@ def export_hf(
         CheckpointError: it is none that transformers can be, something is in the way, or it cannot be written.
     """
     found, run, folder = find(Path(run), checkpoint), run_folder(Path(run)), Path(folder)
-    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not free and not (replace and (folder / OWN).is_file()):
-        raise CheckpointError(f"{folder} exists; choose another, or replace an earlier export with --replace")
+    _refuse_taken(folder, replace)
     algo, choice = load_algo(found, catalogue(plugins))
     if type(algo) is not DecisionTransformer:
         raise CheckpointError(f"{found}: {algo.name} is no DecisionTransformerModel of transformers; {OTHERWISE}")
@@ -74,3 +72,15 @@ def export_hf(
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return folder
+
+
+def _refuse_taken(folder: Path, replace: bool) -> None:
+    """CheckpointError for what is no earlier export, or holds more than one, such as the .git of a clone."""
+    if not folder.exists():
+        return
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if there and not (replace and OWN in there):
+        raise CheckpointError(f"{folder} exists; choose another, or replace an earlier export with --replace")
+    if others := sorted(there - WRITTEN):
+        what = ", ".join(others[:3])
+        raise CheckpointError(f"{folder} holds what no export wrote ({what}); choose another, or move that elsewhere")

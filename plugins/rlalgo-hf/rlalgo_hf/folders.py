@@ -1,32 +1,19 @@
-"""Folders that are never half-written."""
+"""Where a run may be made."""
 
-import contextlib
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-from rlutils.config.files import own_folder
+from rlalgo.errors import ConfigError
+from rlutils.config.claim import refuse_claimed
+from rlutils.training.folder import stage
 
 
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside `path` to write into, which takes its place at the end, whatever lies there.
+def refuse_taken(out: Path, replace: bool) -> None:
+    """Where a run is to be made.
 
     Raises:
-        OSError: nothing of the new folder is left then, and an old one stays as it was.
+        ClaimError: a process is at work there.
+        ConfigError: a run is there that is not to be deleted, or something else, which never is.
     """
-    path = path.absolute()
-    temporary = own_folder(path.parent, path.name, shutil.rmtree)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o755)
-        if os.path.lexists(path):
-            old = own_folder(path.parent, path.name, shutil.rmtree)
-            os.replace(path, old / path.name)
-            os.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    refuse_claimed(out)
+    if stage(out) != "free" and not replace:
+        raise ConfigError([f"{out} holds a run already; delete it with --replace, or choose another --out"])

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects
 
 from rlalgo.errors import RlalgoError, RlalgoWarning
-from rlutils.data.hub import server, unreachable
+from rlutils.data.hub import is_repo, server, unreachable
 
 _PATIENCE = 15.0
 """Seconds that the hub may be silent, of up to six tries. By itself, its client waits for ever, or a minute each."""
@@ -117,8 +116,6 @@ def snapshot(
     kind = "" if repo_type == "model" else f"--repo-type {repo_type} "
     at = f" --revision {revision}" if revision else ""
     cure = f"to use a local folder: `hf download {kind}{repo_id}{at} --local-dir FOLDER` where it can be reached"
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
-        raise HubError(f"{what}: is no repository of the hub: {_FORM}")
     wish: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision}
     if why := unreachable(server()):
         absent = f"{server()} cannot be reached ({why})"
@@ -146,7 +143,15 @@ def snapshot(
 
 
 def named(repo_id: str, revision: str | None) -> str:
-    return f"{repo_id}@{revision}" if revision else repo_id
+    """What messages call it.
+
+    Raises:
+        HubError: it is no OWNER/NAME; the hub would take a NAME alone for a new repository of whoever asks.
+    """
+    what = f"{repo_id}@{revision}" if revision else repo_id
+    if not is_repo(repo_id):
+        raise HubError(f"{what}: is no repository of the hub: {_FORM}")
+    return what
 
 
 def listed(api: HfApi, repo_id: str, revision: str | None, repo_type: str = "model") -> dict[str, RepoFile]:

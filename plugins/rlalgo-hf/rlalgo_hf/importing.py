@@ -20,7 +20,7 @@ from rlalgo.core.fingerprint import fingerprint
 from rlalgo.errors import CheckpointError, ConfigError, blaming, clipped, first_fault, shown
 from rlalgo.nets import Normalizer, warmup_cosine
 from rlalgo.plugins import make
-from rlalgo_hf.folders import whole_folder
+from rlalgo_hf.folders import refuse_taken
 from rlalgo_hf.reading import OWN, Own, card_statistics, find_folder, read_config, read_own, read_weights
 from rlutils.app import hold_out
 from rlutils.budget import shadow
@@ -28,15 +28,14 @@ from rlutils.checkpoints import store
 from rlutils.checkpoints.description import by_version
 from rlutils.checkpoints.loading import NO_SOURCE, dataless, typed_modules
 from rlutils.config.catalogue import read_settings
-from rlutils.config.claim import refuse_claimed
-from rlutils.config.files import read_json, write_yaml
+from rlutils.config.files import read_json, whole_folder, write_yaml
 from rlutils.config.settings import Settings
 from rlutils.config.yaml_text import parse_yaml
 from rlutils.data.named import find_source, load_source
 from rlutils.envs.gym import make_env
 from rlutils.machine import versions
 from rlutils.randomness import forked_rng
-from rlutils.training.folder import refuse_taken, stage, write_beginning, write_settings, write_state
+from rlutils.training.folder import write_beginning, write_settings, write_state
 
 LARGEST_NPZ = 10_000_000
 
@@ -78,9 +77,7 @@ def import_hf(
         ConfigError: something has to be given besides; lists all of it.
     """
     out = Path(out)
-    refuse_claimed(out)
-    if stage(out) != "free" and not replace:
-        refuse_taken(out)
+    refuse_taken(out, replace)
     folder = find_folder(place, revision)
     config, own = read_config(folder), read_own(folder)
     settings = _settings(folder, config, own, dataset, [*overrides, *_policies(target_returns)], plugins)

@@ -26,7 +26,7 @@ class _State(dict):
 
 
 def _tensor(storage: Tensor, first: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Tensor:
-    if math.prod(shape) > len(storage):
+    if not all(type(size) is int for size in shape) or math.prod(shape) > len(storage):
         raise Refused(f"a tensor of shape {shape!r:.60} of {len(storage):,} numbers")
     return storage.as_strided(shape, strides, first)
 
@@ -70,6 +70,8 @@ def _read(file: Path, zipped: zipfile.ZipFile) -> dict[str, Tensor]:
 
     def storage(ident: Any) -> Tensor:
         _, dtype, key, *_ = ident
+        if not isinstance(key, str):  # hashing tuples in tuples overflows the stack
+            raise Refused("a storage without a name")
         if key not in storages:
             data = bytearray(zipped.read(f"{folder}data/{key}"))
             storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)

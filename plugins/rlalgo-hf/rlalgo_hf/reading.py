@@ -16,6 +16,7 @@ from rlalgo.errors import CheckpointError, ConfigError
 from rlalgo_hf.pickled import read_pickled
 from rlutils.checkpoints.tensors import read_tensors
 from rlutils.config.files import read_as, read_text
+from rlutils.data.hub import is_repo
 from rlutils.evaluation.statistics import Finite
 from rlutils.machine import host_memory
 
@@ -55,7 +56,7 @@ def find_folder(place: str, revision: str | None = None) -> Path:
     """The folder that is called so, else a copy of what the hub has under that name."""
     if (folder := Path(place).expanduser()).is_dir():
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+    if not is_repo(place):
         raise CheckpointError(f"{place}: there is no such folder, nor is it OWNER/NAME, a repository; {CURE}")
     from rlalgo_hf.hub import snapshot
 
@@ -113,8 +114,10 @@ def card_statistics(folder: Path, size: int) -> tuple[list[float], list[float]] 
 
 
 def _lists(text: str, name: str, size: int) -> Iterator[list[float]]:
-    """Lists of so many finite numbers that come right after the name, in the order of the text."""
-    for found in re.finditer(rf"\b(?:states?_)?{name}\b[^\[\]]{{0,40}}\[([^\[\]]*)\]", text, re.IGNORECASE):
+    """Lists of so many finite numbers that are said to be it, `mean = [1, 2]` or `mean: np.array([1, 2])`, in the order
+    of the text; what is said of another mean (`mean return 5 [4, 6]`) is not."""
+    called = rf"\b(?:states?_)?{name}\b[^\w\[\]]{{0,20}}(?:[a-z.]+\(\s*)?"
+    for found in re.finditer(rf"{called}\[([^\[\]]*)\]", text, re.IGNORECASE):
         words = found[1].replace(",", " ").split()
         try:
             numbers = [float(word) for word in words] if len(words) == size else []

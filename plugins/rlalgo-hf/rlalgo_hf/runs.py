@@ -11,25 +11,27 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-from rlalgo.errors import CheckpointError, ConfigError, RlalgoError, RlalgoWarning
+from rlalgo.errors import CheckpointError, RlalgoError, RlalgoWarning
 from rlalgo_hf.card import model_card
-from rlalgo_hf.folders import whole_folder
+from rlalgo_hf.folders import refuse_taken
 from rlalgo_hf.hub import HubError, listed, named, same, snapshot, speaking
 from rlutils.checkpoints.description import read_description
 from rlutils.checkpoints.index import FILES, NEEDED, is_complete, look
-from rlutils.checkpoints.loading import run_config
+from rlutils.checkpoints.loading import PLAYED, refuse_model, run_config
 from rlutils.checkpoints.store import find
 from rlutils.config.claim import refuse_claimed
+from rlutils.config.files import whole_folder
 from rlutils.data.hub import server, unreachable
-from rlutils.training.folder import is_run, stage
+from rlutils.training.folder import is_run
 
 _OWN = re.compile(
     r"(config|plugins|spec|run)\.yaml|data\.json|metrics\.csv|evaluations/[^/]+\.json|checkpoints/index\.json"
+    r"|targets/step_\d+\.(json|png)"
     rf"|checkpoints/(?P<checkpoint>step_\d+)/({'|'.join(map(re.escape, FILES))})|[^/]+\.(mp4|gif)"
 )
 """What is carried. README.md is made for the hub; TensorBoard's files repeat the rest, and name the machine."""
 
-_PATTERNS = ["*.yaml", "data.json", "metrics.csv", "evaluations/*.json", "checkpoints/*", "*.mp4", "*.gif"]
+_PATTERNS = [*PLAYED, "data.json", "metrics.csv", "evaluations/*.json", "targets/*", "checkpoints/*", "*.mp4", "*.gif"]
 
 _PATH = re.compile(r"(?<![\w/.])(?:~/|/(?!/)[\w.-]+/|[A-Za-z]:\\)[\w./\\-]+")
 """In a text, of a machine's own files."""
@@ -117,14 +119,13 @@ def pull_run(repo_id: str, out: str | Path, revision: str | None = None, *, repl
         replace: delete a run that is in the way.
 
     Raises:
-        ConfigError: something is in the way.
-        HubError: see `snapshot`; or it is no whole run.
+        ConfigError, ClaimError: something is in the way.
+        HubError, CheckpointError: see `snapshot`; or it is no whole run.
     """
     out = Path(out)
-    refuse_claimed(out)
-    if stage(out) != "free" and not replace:
-        raise ConfigError([f"{out} holds a run already; delete it with --replace, or choose another --out"])
+    refuse_taken(out, replace)
     folder = snapshot(repo_id, revision, _PATTERNS)
+    refuse_model(folder, repo_id)
     try:
         with whole_folder(out) as new:
             for path in filter(_OWN.fullmatch, _files(folder)):

@@ -11,10 +11,12 @@ from huggingface_hub import ModelCard
 from rlalgo_hf.card import model_card
 from rlalgo_hf.exporting import export_hf
 from rlalgo_hf.importing import import_hf
-from their_models import PLAYED, checkpoint, data
+from their_models import PLAYED, checkpoint, data, played_by_card, their_model
 
 import rlutils
 from rlalgo.errors import RlalgoError
+from rlutils.checkpoints.index import step_of_name
+from rlutils.checkpoints.store import find
 from rlutils.config.files import read_json, write_json
 from rlutils.evaluation.play import play
 from tests.rlutils.runs import PLUGIN, toy_config
@@ -54,6 +56,17 @@ def test_the_hub_reads_the_results_with_their_intervals(trained: Path, tmp_path:
 
 def read_json_results(run: Path, step: int) -> list[dict[str, Any]]:
     return [read_json(path) for path in (run / "evaluations").glob(f"step_{step:09d}.json")]
+
+
+def test_results_of_other_checkpoints_are_not_the_metadata(tmp_path: Path) -> None:
+    rlutils.train(toy_config(callbacks=[{"name": "best", "mode": "min"}]), out=tmp_path / "run")
+    steps = [step_of_name(find(tmp_path / "run", which).name) or 0 for which in ("best", "last")]
+    assert steps[0] < steps[1]
+    for which, step in zip(("best", "last"), steps, strict=True):
+        (tmp_path / "README.md").write_text(model_card(tmp_path / "run", which))
+        (played,) = read_json_results(tmp_path / "run", step)
+        means = [policy["mean"] for policy in played["policies"]]
+        assert [result.metric_value for result in read(tmp_path).data.eval_results] == means
 
 
 def test_the_newest_results_of_the_checkpoint_are_the_metadata(tmp_path: Path) -> None:
@@ -113,19 +126,15 @@ def test_what_data_calls_itself_is_no_markup(tmp_path: Path) -> None:
     assert not re.search(r"(?<!\\)<script|^# Owned|(?<!\\)\]\(http://evil", card.text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("target", [8.0, None])
+@pytest.mark.parametrize(("target", "tanh"), [(8.0, True), (None, True), (8.0, False)])
 def test_what_the_card_says_how_to_run_in_transformers_is_what_we_play(
-    target: float | None, tmp_path: Path, capsys: pytest.CaptureFixture
+    target: float | None, tanh: bool, tmp_path: Path
 ) -> None:
-    """Code of the card: statistics, then the loop."""
+    """Without tanh, actions beyond the game's bounds."""
+    theirs = checkpoint(tmp_path / "theirs", their_model(action_tanh=tanh))
     source = data(tmp_path / "toy.npz").split()
     targets = [] if target is None else [target]
-    import_hf(str(checkpoint(tmp_path / "theirs")), tmp_path / "run", PLAYED, dataset=source, target_returns=targets)
+    import_hf(str(theirs), tmp_path / "run", PLAYED, dataset=source, target_returns=targets)
     rlutils.evaluate(tmp_path / "run", overrides=["evaluation.episodes=1"])
     folder = export_hf(tmp_path / "run", tmp_path / "out")
-    code = "\n".join(re.findall(r"```python\n(.*?)```", read(folder).text, re.DOTALL))
-    capsys.readouterr()
-    exec(code.replace('"REPO"', repr(str(folder))), {})
-    said = re.search(r"return (\S+)", capsys.readouterr().out)
-    assert said is not None
-    assert float(said[1]) == pytest.approx(play(tmp_path / "run", {})[0].ret, abs=0.06)
+    assert played_by_card(folder) == pytest.approx(play(tmp_path / "run", {})[0].ret, abs=0.06)

@@ -13,17 +13,20 @@ import torch
 from rlalgo_hf import commands
 from rlalgo_hf.exporting import export_hf
 from rlalgo_hf.importing import import_hf
+from rlalgo_hf.reading import card_statistics, read_weights
 from their_models import (
     MEAN,
     PLAYED,
     STD,
     A,
     K,
+    S,
     card,
     checkpoint,
     data,
     history,
     our_actions,
+    played_by_card,
     their_actions,
     their_model,
 )
@@ -165,6 +168,27 @@ def test_a_run_of_ours_acts_the_same_in_transformers(trained: Path, tmp_path: Pa
     assert not model.encoder.wpe.weight.any()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"context_length": 1, "n_heads": 4, "activation": "gelu_new", "dropout": 0.0},
+        {"context_length": 9, "n_heads": 1, "activation": "gelu", "tanh": False, "max_timestep": 3, "lr": 0.02},
+        {"n_layers": 1, "normalize": False, "return_scale": 3.0},
+    ],
+)
+def test_whatever_a_run_is_made_of_goes_along(options: dict[str, Any], tmp_path: Path) -> None:
+    config = dt_config(**{"lr": 0.1, **options})
+    rlutils.train({**config, "evaluation": {"episodes": 0}}, out=tmp_path / "run")
+    algo, seen = rlutils.load(tmp_path / "run", plugins=[PLUGIN]), history()
+    model = DecisionTransformerModel.from_pretrained(export_hf(tmp_path / "run", tmp_path / "out", plugins=[PLUGIN]))
+    statistics = algo.normalizer.mean.tolist(), algo.normalizer.std.tolist()
+    scale, context = algo.config.return_scale, algo.config.context_length
+    expected = their_actions(model.eval(), 5.0, *seen, *statistics, scale, context)
+    assert expected.std(0).min() > 1e-3
+    assert expected.abs().max() < 1  # those beyond the game's bounds are not played
+    torch.testing.assert_close(our_actions(algo, 5.0, *seen), expected, atol=1e-5, rtol=0)
+
+
 def test_an_exported_run_comes_back_as_an_equal_one_without_options(trained: Path, tmp_path: Path) -> None:
     export_hf(trained, tmp_path / "out", plugins=[PLUGIN])
     assert read_yaml(tmp_path / "out" / "rlalgo.yaml")["config"]["plugins"] == []  # files of this machine
@@ -179,7 +203,7 @@ def test_an_exported_run_comes_back_as_an_equal_one_without_options(trained: Pat
 
 def test_actions_in_other_units_are_scaled_by_what_the_card_says(tmp_path: Path) -> None:
     """Bounds of [-2, 1] and [-1, 3]: transformers' model gives them in [-1, 1]."""
-    config = toy_config(source={"name": "drift"}, env={"name": "gym"})
+    config = toy_config(source={"name": "drift"}, env={"name": "gym"}, evaluation={"episodes": 0})
     plugin = tmp_path / "drifting.py"
     plugin.write_text(DRIFT)
     rlutils.train({**config, "plugins": [str(plugin)], "trainer": FEW}, out=tmp_path / "run")
@@ -191,6 +215,8 @@ def test_actions_in_other_units_are_scaled_by_what_the_card_says(tmp_path: Path)
     raw = scaled * torch.tensor(own["action_radius"]) + torch.tensor(own["action_center"])
     ours = our_actions(rlutils.load(tmp_path / "run", plugins=[str(plugin)]), 5.0, *seen)
     torch.testing.assert_close(ours, raw, atol=1e-5, rtol=0)
+    [played] = play(tmp_path / "run", {"target_return": own["best_return"]}, plugins=[str(plugin)])
+    assert played_by_card(folder) == pytest.approx(played.ret, abs=0.06)
     import_hf(str(folder), tmp_path / "back", plugins=[str(plugin)])
     assert equal(weights(tmp_path / "back"), weights(tmp_path / "run"))
 
@@ -369,11 +395,15 @@ def test_nothing_that_lies_there_is_lost_unasked(trained: Path, theirs: Path, tm
     export_hf(trained, tmp_path / "out", plugins=[PLUGIN])
     with pytest.raises(CheckpointError, match="--replace"):
         export_hf(trained, tmp_path / "out", plugins=[PLUGIN])
-    (tmp_path / "out" / "more").write_text("")
+    (tmp_path / "out" / "model.safetensors").write_text("damaged")
+    (tmp_path / "out" / ".git").mkdir()
+    with pytest.raises(CheckpointError, match=r"out holds what no export wrote \(\.git\); choose another"):
+        export_hf(trained, tmp_path / "out", replace=True, plugins=[PLUGIN])
+    (tmp_path / "out" / ".git").rmdir()
     export_hf(trained, tmp_path / "out", replace=True, plugins=[PLUGIN])
-    assert not (tmp_path / "out" / "more").exists()
+    assert read_weights(tmp_path / "out")
     import_hf(str(theirs), tmp_path / "run", PLAYED, target_returns=[1.0])
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="holds a run already; delete it with --replace, or choose another --out"):
         import_hf(str(theirs), tmp_path / "run", PLAYED, target_returns=[1.0])
     import_hf(str(theirs), tmp_path / "run", PLAYED, target_returns=[2.0], replace=True)
     assert float(weights(tmp_path / "run")["best_return"]) == 2.0
@@ -392,6 +422,14 @@ def test_a_disk_that_refuses_leaves_nothing(
     with pytest.raises(CheckpointError, match="No space left on device"):
         import_hf(str(theirs), tmp_path / "run", PLAYED, target_returns=[1.0])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("printed", ["{} = {}", "| {} | {} |", "**{}**: {}", "state_{} = np.array({})", "{}\n\n {}"])
+def test_cards_print_statistics_in_many_ways(printed: str, tmp_path: Path) -> None:
+    others = "mean return 5 [4, 6]\naction_mean = [7, 8]\nstd of returns [2, 3]\nmean = [1, 2, 3]\n"
+    lines = "\n".join(printed.format(name, numbers) for name, numbers in (("mean", MEAN), ("std", STD)))
+    (tmp_path / "README.md").write_text(others + lines)
+    assert card_statistics(tmp_path, S) == (MEAN, STD)
 
 
 @pytest.mark.parametrize(

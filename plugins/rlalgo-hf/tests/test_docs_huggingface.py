@@ -69,7 +69,7 @@ def replay(episodes: int = 12) -> bytes:
     columns = {
         "observations": rng.normal(size=(episodes, LENGTH, 17)).astype(np.float32).tolist(),
         "actions": rng.uniform(-1, 1, (episodes, LENGTH, 6)).astype(np.float32).tolist(),
-        "rewards": rng.uniform(100, 300, (episodes, LENGTH)).astype(np.float32).tolist(),
+        "rewards": (rng.uniform(100, 300, (episodes, LENGTH)) * np.linspace(1, 3, episodes)[:, None]).tolist(),
         "dones": [[False] * LENGTH] * episodes,
     }
     file = io.BytesIO()

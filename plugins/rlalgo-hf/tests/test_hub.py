@@ -119,7 +119,10 @@ def test_a_push_is_one_commit_and_says_what_it_leaves_out(run: Path, served: Hub
     (run / "evaluations" / "x.json").symlink_to(run / "secret")
     os.mkfifo(run / "evaluations" / "y.json")
     (run / "film.mp4").write_bytes(b"a film")
+    (run / "targets").mkdir()
+    (run / "targets" / "step_000000012.png").write_bytes(b"a figure")
     result = push_run(run, REPO, message="the first")
+    assert {"film.mp4", "targets/step_000000012.png"} <= {*result.files}
     assert result.left_out == [
         ".env", "README.md", "evaluations/more", "evaluations/x.json", "evaluations/y.json", "notes.txt", "secret",
     ]  # fmt: skip
@@ -364,6 +367,10 @@ def test_what_the_hub_refuses_is_told_in_one_line(
     refused("me/run@none: http.*: it has no such revision; .* --revision none --local-dir", REPO, out, "none")
     for name in ("run", "a/b/c", "", "me/../run", "me/a--b", "me/ru n", "http://huggingface.co/me/run"):
         refused("its name looks like OWNER/NAME", name, out)
+    before = len(served.seen)
+    for name in ("run", "a/b/c", "hf://me/run"):  # the hub would make a repository of a name alone
+        refused("its name looks like OWNER/NAME", trained, name)
+    assert len(served.seen) == before
     refused("is there already, and public", trained, REPO, private=True)
     refused("403 Forbidden: .*You don't have the rights", trained, "somebody-else/run")
     monkeypatch.delenv("HF_TOKEN")
@@ -476,6 +483,11 @@ def test_a_checkpoint_of_transformers_by_its_name(served: Hub, tmp_path: Path) -
         import_hf(place, tmp_path / Path(place).parent.name, PLAYED, target_returns=[5])
     assert equal(weights(tmp_path / "me"), weights(tmp_path / tmp_path.name))
     assert not any("modeling.py" in line for line in served.seen)
+    hint = r"^me/theirs: is no run .*`rlalgo import-hf me/theirs --out RUN`"
+    for use in (lambda: rlutils.load("hf://me/theirs"), lambda: pull_run("me/theirs", tmp_path / "back")):
+        with pytest.raises(CheckpointError, match=hint) as caught:
+            use()
+        one_line(caught.value)
 
 
 # --- addresses ---

@@ -73,6 +73,13 @@ def weight(dtype: str = "F32", shape: Any = (4,), ends: Any = (0, 16)) -> dict[s
     return {"embed_ln.bias": {"dtype": dtype, "shape": list(shape), "data_offsets": list(ends)}}
 
 
+def shaped(shape: bytes) -> bytes:
+    """A state of one tensor with this shape, as opcodes."""
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00" + shape + b"K\x01\x85\x89NtR"
+    return rewritten(**{"data.pkl": b"\x80\x02}X\x01\x00\x00\x00x" + tensor + b"s."})
+
+
 PICKLES: dict[str, Callable[[], bytes]] = {
     "calls the system": lambda: zipped({**state(), "x": Bomb()}),
     "calls it before torch 1.6": lambda: zipped({**state(), "x": Bomb()}, legacy=True),
@@ -88,6 +95,8 @@ PICKLES: dict[str, Callable[[], bytes]] = {
     "numbers for names": lambda: zipped({1: torch.zeros(1)}),
     "numbers for tensors": lambda: zipped({"embed_ln.bias": 1}),
     "one number many times": lambda: zipped({**state(), "embed_ln.bias": torch.zeros(1).expand(10**12)}),
+    "a storage by a tuple in a tuple": lambda: rewritten(**{"data.pkl": b"(NN)" + b"\x85" * 1_000_000 + b"tQ."}),
+    "a shape that repeats a tuple": lambda: shaped(b"J\xff\xff\xff\x7f)\x86"),
     "sparse": lambda: zipped({"embed_ln.bias": torch.zeros(16).to_sparse()}),
     "empty": lambda: b"",
 }

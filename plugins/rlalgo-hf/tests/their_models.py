@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +99,18 @@ def their_actions(
     mean: Any = MEAN,
     std: Any = STD,
     scale: float = 10.0,
+    context: int = K,
 ) -> Tensor:
-    """(T, A) as the authors play it: left-padded windows of K steps with an attention mask."""
+    """(T, A) as the authors play it: left-padded windows of so many steps with an attention mask."""
     states = (torch.from_numpy(observations) - torch.tensor(mean)) / torch.tensor(std)
     left = torch.from_numpy(target - np.append(0, rewards.astype(np.float64).cumsum())[:-1]).float() / scale
     actions = torch.zeros(len(states), A)
     for t in range(len(states)):
-        first = max(0, t + 1 - K)
+        first = max(0, t + 1 - context)
         n = t + 1 - first
 
         def padded(x: Tensor, n: int = n) -> Tensor:
-            return torch.cat([torch.zeros(K - n, *x.shape[1:], dtype=x.dtype), x])[None]
+            return torch.cat([torch.zeros(context - n, *x.shape[1:], dtype=x.dtype), x])[None]
 
         with torch.no_grad():
             actions[t] = model(
@@ -118,3 +122,12 @@ def their_actions(
                 attention_mask=padded(torch.ones(n, dtype=torch.int64)),
             ).action_preds[0, -1]
     return actions
+
+
+def played_by_card(folder: Path) -> float:
+    """The return that the code of an exported folder's card prints: the statistics, then the loop."""
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code.replace('"REPO"', repr(str(folder))), {})
+    (said,) = re.findall(r"return (\S+)", printed.getvalue())
+    return float(said)

@@ -125,6 +125,15 @@ def test_a_tracker_that_cannot_be_reached_costs_warnings_and_nothing_else(tmp_pa
     assert equal(weights(run.folder), weights(alone.folder))
 
 
+def test_rows_that_waited_too_long_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rlalgo_trackers, "MOST", 3)
+    (tmp_path / "mlruns").write_text("no folder")
+    with pytest.warns(rlalgo_trackers.TrackerWarning, match="not sent") as warned:
+        run = train(tmp_path)
+    rows = len({step for step, *_ in expected(run.folder)})
+    assert f" {rows} rows were not sent" in str(warned[-1].message)
+
+
 def test_what_a_tracker_missed_while_it_was_away_is_sent_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import platform
 import stat
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlalgo.errors import ConfigError
-from rlutils.config.files import read_yaml, write_atomic, write_json, write_yaml
+from rlutils.config.files import read_yaml, whole_folder, write_atomic, write_json, write_yaml
 from rlutils.config.yaml_text import dump_yaml, parse_yaml
 
 
@@ -316,3 +318,50 @@ def test_what_is_no_plain_file_or_too_large_is_not_opened(tmp_path: Path) -> Non
     ):
         with pytest.raises(ConfigError, match=message):
             read_yaml(path)
+
+
+def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, rename = tmp_path / "out", Path.rename
+
+    def write(text: str) -> None:
+        with whole_folder(place) as folder:
+            (folder / "file").write_text(text)
+            if text == "broken":
+                raise ValueError("no more of it")
+
+    def refused(self: Path, target: Path) -> Path:
+        if target == place and not self.name.endswith("-old"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with pytest.raises(ValueError, match="no more"):
+        write("broken")
+    assert not [*tmp_path.iterdir()]
+    for text in ("first", "second"):
+        write(text)
+        assert (place / "file").read_text() == text
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        with pytest.raises(OSError, match="Input/output"):
+            write("third")
+    with pytest.raises(ValueError, match="no more"):
+        write("broken")
+    assert (place / "file").read_text() == "second"
+    assert [*tmp_path.iterdir()] == [place]
+
+
+@pytest.mark.parametrize("ends", ["broken", "whole"])
+def test_what_a_killed_process_was_about_to_replace_comes_back(ends: str, tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".out-{platform.node()}-{dead.pid}-abc"
+    for folder, text in ((left, "half"), (left.with_name(f"{left.name}-old"), "old")):
+        folder.mkdir()
+        (folder / "file").write_text(text)
+    with contextlib.suppress(ValueError), whole_folder(tmp_path / "out") as folder:
+        assert (tmp_path / "out" / "file").read_text() == "old"
+        (folder / "file").write_text("whole")
+        if ends == "broken":
+            raise ValueError
+    assert (tmp_path / "out" / "file").read_text() == ("old" if ends == "broken" else "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

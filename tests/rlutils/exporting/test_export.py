@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 import shutil
 import subprocess
@@ -110,6 +111,48 @@ def test_only_exports_are_replaced(bc_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(bc_folder)
     assert "is a link" in refused(tmp_path / "link")
     assert "is no export" in refused(ROOT / "tests" / "rlutils" / "exporting")
+
+
+def test_what_was_to_be_replaced_is_back_when_its_place_is_not_taken(
+    bc_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a rename that fails, or by a kill before it."""
+    algo, rename = build("bc", "box").train(3).eval(), Path.rename
+    out, before = shutil.copytree(bc_folder, tmp_path / "out"), (bc_folder / "policy.json").read_text()
+
+    def refused(self: Path, target: Path) -> Path:
+        if target == out and not self.name.endswith("-old"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        with pytest.raises(ExportError, match="out: cannot be written: Input/output error"):
+            write_export(algo, algo.PolicyConfig(), out, "torchscript", replace=True)
+    assert (out / "policy.json").read_text() == before
+    assert [*tmp_path.iterdir()] == [out]
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = f".out-{platform.node()}-{dead.pid}-abc"
+    out.rename(tmp_path / f"{left}-old")
+    (tmp_path / left).mkdir()
+    broken = Choosy(toy_episodes("box").spec, BC.Config(hidden_dims=(8,)))
+    broken.prepare(toy_episodes("box"), 10)
+    with pytest.raises(ExportError, match="cannot be exported"):
+        write_export(broken.eval(), broken.PolicyConfig(), out, "torch")
+    assert (out / "policy.json").read_text() == before
+    assert [*tmp_path.iterdir()] == [out]
+
+
+def test_an_export_replaces_itself_where_one_stands(
+    bc_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algo = build("bc", "box").train(3).eval()
+    monkeypatch.chdir(shutil.copytree(bc_folder, tmp_path / "out"))
+    write_export(algo, algo.PolicyConfig(), ".", "torchscript", replace=True)
+    assert (tmp_path / "out" / "policy.pt").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_empty_disk_or_name_leaves_nothing(tmp_path: Path) -> None:

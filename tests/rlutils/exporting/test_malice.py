@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from rlutils.exporting.runtime import Policy, PolicyError, refuse_foreign
 
 GOOD = np.array([0.5, -0.5])
+PART = {"name": "observation", "path": [], "dtype": "float32", "shape": [2], "low": -9, "high": 9}
 
 
 def forged(folder: Path, to: Path, change: Callable[[onnx.ModelProto], None], also: tuple[str, ...] = ()) -> Path:
@@ -71,11 +72,24 @@ def function(model: onnx.ModelProto, location: str) -> None:
     model.functions.append(helper.make_function("", "Mine", [], ["y"], [node], []))
 
 
+def default(model: onnx.ModelProto, location: str) -> None:
+    """Of a function's attribute."""
+    attribute = helper.make_attribute("a", elsewhere(location))
+    model.functions.append(helper.make_function("", "Mine", [], [], [], [], attribute_protos=[attribute]))
+
+
+def lists(model: onnx.ModelProto, location: str) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["stolen"], values=[elsewhere(location)] * 2))
+
+
 def training(model: onnx.ModelProto, location: str) -> None:
     model.training_info.add().algorithm.initializer.append(elsewhere(location))
 
 
-@pytest.mark.parametrize("where", [initializer, constant, sparse, branch, function, training], ids=lambda f: f.__name__)
+WHERE = [initializer, constant, sparse, branch, function, default, lists, training]
+
+
+@pytest.mark.parametrize("where", WHERE, ids=lambda f: f.__name__)
 def test_numbers_of_other_files_are_refused(where: Any, bc_folder: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(32))
@@ -186,6 +200,11 @@ def test_any_bytes_are_walked_through_or_refused(content: bytes) -> None:
         ("inputs", ["nothing"]),
         ("observations", [{"name": "observation"}]),
         ("observations", [{"name": "observation", "path": [], "dtype": "O", "shape": [2], "low": None}]),
+        ("observations", [{**PART, "name": ["observation"]}]),
+        ("observations", [{**PART, "low": "a"}]),
+        ("observations", [{**PART, "high": None}]),
+        ("observations", [{**PART, "high": [1, 2, 3]}]),
+        ("observations", [{**PART, "high": "7"}]),
         ("memory", [{"name": "x", "dtype": "float32", "shape": [10**12]}]),
         ("memory", [{"name": "x", "dtype": "float32", "shape": [-1]}]),
         ("memory", [{"name": "x", "dtype": "float32", "shape": [10**6, 10**6, 0]}]),

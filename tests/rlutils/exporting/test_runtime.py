@@ -16,10 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlalgo import BatchRLAlgo, Controller
+from rlalgo.batchrl.bc import BC
+from rlalgo.core.policy import Acting
+from rlalgo.nets import ActorPolicy
 from rlutils.data.images import Images
 from rlutils.exporting.export import write_export
 from rlutils.exporting.runtime import Policy, PolicyError
-from tests.contract.setups import build
+from tests.contract.setups import build, toy_episodes
 from tests.rlutils.exporting.exports import CNN, RGB, trained
 
 NUMBER = st.floats(-50, 50, width=32)
@@ -58,6 +61,54 @@ def test_rows_start_their_episodes_when_they_like(dt: BatchRLAlgo, dt_folder: Pa
         native.observe(torch.from_numpy(rewards), torch.arange(3))
         if t % 7 == 2:
             rewards[[2, (t + 1) % 2]] = 1e9  # what was paid for an episode's last action says nothing to the next
+
+
+class Counting(BC):
+    """Acts by the number of its memory."""
+
+    def policy(self, options: Any) -> Any:
+        class Count(Acting):
+            def forward(self, observations: Any, step: Any, left: Any, memory: Any) -> Any:
+                return memory["count"] + 0 * observations, {"count": memory["count"] + 1}
+
+        class Counted(ActorPolicy):
+            def acting(self) -> Acting:
+                return Count(self.algo, {"count": torch.zeros(2)})
+
+        return Counted(self, options)
+
+
+def test_memory_is_zero_when_an_episode_starts(tmp_path: Path) -> None:
+    algo = Counting(toy_episodes("box").spec, BC.Config(hidden_dims=(8,)))
+    algo.prepare(toy_episodes("box"), 10)
+    policy = Policy(write_export(algo.eval(), algo.PolicyConfig(), tmp_path / "out", "torchscript"), rows=2)
+    counts = []
+    for t in range(4):
+        if t == 2:
+            policy.reset(rows=[1])
+        counts.append(policy.act(np.zeros((2, 2)))[:, 0].tolist())
+    assert counts == [[0, 0], [1, 1], [2, 0], [3, 1]]
+
+
+def test_rows_are_named_as_numpy_does(dt_folder: Path) -> None:
+    policy = Policy(dt_folder, rows=3)
+    for rows in ((0, 2), [0, 2], np.array([0, 2]), np.array([True, False, True]), iter([0, 2])):
+        policy.act(np.ones((3, 2)), 1.0)
+        policy.reset(rows=rows)  # type: ignore[arg-type]
+        assert policy.step.tolist()[::2] == [0, 0]
+        assert policy.step[1] > 0
+        policy.act(np.ones((3, 2)), [np.nan, 1.0, None])  # nothing was paid to the rows that start
+    policy.reset(rows=[])
+    assert policy.step.all()
+    for nonsense in ([3], 1, [0.5], ["a"]):
+        with pytest.raises(PolicyError, match=r"rows .*: expected a list of numbers from 0 to 2"):
+            policy.reset(rows=nonsense)  # type: ignore[arg-type]
+
+
+def test_what_runs_the_graph_is_asked_for_where_it_is_missing(bc_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"policy\.onnx: .*; pip install onnxruntime$"):
+        Policy(bc_folder)
 
 
 def test_a_delayed_policy_needs_no_rewards(tmp_path: Path) -> None:
@@ -115,6 +166,9 @@ GOOD = np.array([0.5, -0.5])
         (GOOD, np.nan, "reward nan: expected a finite number"),
         (GOOD, None, "needs the reward of its last action"),
         (GOOD, [1.0, 2.0], "expected a finite number"),
+        (GOOD, np.ones((3, 1)), "expected a finite number"),
+        (GOOD, "high", "reward high: expected a finite number"),
+        (GOOD, 1e39, r"reward 1e\+39: expected a finite number"),
     ],
 )
 def test_what_does_not_fit_is_told_in_a_line_and_changes_nothing(
@@ -134,6 +188,10 @@ def test_returns_to_ask_for(bc_folder: Path, dt_folder: Path) -> None:
         Policy(bc_folder).reset(3.0)
     with pytest.raises(PolicyError, match="expected a finite number"):
         Policy(dt_folder).reset(float("nan"))
+    with pytest.raises(PolicyError, match="target_return high: expected a finite number"):
+        Policy(dt_folder).reset("high")
+    with pytest.raises(PolicyError, match=r"target_return \[1, 2\]: expected a finite number for each row"):
+        Policy(dt_folder, rows=3).reset([1, 2])
     assert isinstance(Policy(bc_folder).act(GOOD), int)
     assert Policy(bc_folder, rows=4).act(np.zeros((4, 2))).shape == (4,)
 
