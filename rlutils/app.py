@@ -26,7 +26,7 @@ from rlutils.config.claim import ClaimError, refuse_claimed
 from rlutils.config.files import read_yaml, write_json
 from rlutils.config.overrides import override
 from rlutils.config.recorded import changes, in_words
-from rlutils.config.settings import DEFAULTS, Settings
+from rlutils.config.settings import DEFAULTS, Settings, laid_over
 from rlutils.data.named import load_source
 from rlutils.evaluation.statistics import EvalResult
 from rlutils.machine import listening, pick_device, threads
@@ -132,7 +132,7 @@ def evaluate(
     Args:
         folder: the run folder, or one of its checkpoints.
         checkpoint: `last`, `best` or `step_N`.
-        policies: options of each policy to play; None for those of the run's configuration.
+        policies: options of each policy to play, over what the run's own have in common; None for those themselves.
         overrides: `evaluation.episodes=100`, `env.id=...`; the defaults are the run's own.
         plugins: modules and files to load.
     """
@@ -142,9 +142,9 @@ def evaluate(
     values.pop("trainer", None)  # which is not needed here, nor whoever provided it
     plugins = [*plugins, *typed_modules(values, overrides)]
     algo, choice = load_algo(found, catalogue(plugins))
-    if policies is not None:
-        overrides = [*overrides, f"evaluation.policies={json.dumps(to_mapping(list(policies)))}"]
     wish = override(values, overrides, DEFAULTS)
+    if policies is not None:
+        wish = override(wish, [f"evaluation.policies={json.dumps(to_mapping(laid_over(wish, policies)))}"], DEFAULTS)
     for key in ("algo", "holdout", "seed"):
         if wish.get(key) != values.get(key):
             raise ConfigError(

@@ -136,6 +136,32 @@ def evaluate(
 
 @app.command()
 @reported
+def targets(
+    run: RunFolder,
+    targets: Annotated[str | None, typer.Option(help="Targets to play, as 0,500,1000.")] = None,
+    points: Annotated[int, typer.Option(min=2, help="How many, from the data's lowest return to 1.1 x its best.")] = 12,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes for each target.")] = 10,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first episode.")] = None,
+    checkpoint: Checkpoint = "last",
+    out_file: Annotated[Path | None, typer.Option("--out", help="PNG file; its numbers go beside it.")] = None,
+    plugin: Plugin = None,
+) -> None:
+    """Play a grid of target returns, show what each achieves, and recommend one."""
+    from rlutils.evaluation.targets import play_targets
+    from rlutils.reports.targets_view import show_targets
+
+    try:
+        chosen = None if targets is None else [float(target) for target in targets.split(",")]
+    except ValueError as error:
+        raise ConfigError([f"--targets {targets}: expected numbers, as 0,500,1000"]) from error
+    if out_file and out_file.suffix != ".png":
+        raise ConfigError([f"--out {out_file}: the name of a figure must end in .png"])
+    found = play_targets(run, checkpoint, chosen, points, episodes, seed, plugin or ())
+    show_targets(found, run, out_file, out)
+
+
+@app.command()
+@reported
 def play(
     run: Annotated[Path, typer.Argument(help="Run folder that train wrote, or hf://OWNER/NAME[@REVISION].")],
     target_return: TargetReturn = None,

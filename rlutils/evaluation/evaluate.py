@@ -17,6 +17,7 @@ from rlalgo.core.stepping import refuse_misfit
 from rlalgo.errors import ConfigError, EnvironmentFault, EvaluatorFault, RlalgoWarning, blaming, shown, told
 from rlalgo.registry import Catalogue
 from rlutils.config.settings import Settings, policy_options
+from rlutils.evaluation.data_facts import warn_unsupported
 from rlutils.evaluation.statistics import EvalResult, PolicyResult, summarize
 from rlutils.machine import Stopwatch
 from rlutils.randomness import forked_rng
@@ -77,6 +78,7 @@ class Examiner:
         self.evaluators = {choice.name: plugins.make("evaluator", choice) for choice in self.config.evaluators}
         self._envs: list[gymnasium.Env] = []
         self._unsaid: set[str] = set()
+        self._warned = False
 
     @property
     def idle(self) -> bool:
@@ -111,9 +113,10 @@ class Examiner:
         config, watch = self.config, Stopwatch()
         played = []
         if config.episodes:
-            each = min(config.envs or 20, config.episodes)
-            envs = self.envs(each * len(distinct(self.options)))
-            played = evaluate(algo, self.options, envs, config.episodes, config.seed, self.ref_scores, config.info)
+            if not self._warned:
+                self._warned = True
+                warn_unsupported(run.folder, self.options)
+            played = self.play(algo)
             self._tell_unsaid({name for policy in played for name in policy.info})
         metrics: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
@@ -121,6 +124,17 @@ class Examiner:
                 values = evaluator.evaluate(algo, _measured_on(run), run)
             metrics |= _finite(name, _numbers(name, values), step)
         return EvalResult(step, played, metrics, self.env_id, config.seed, watch(), checkpoint=f"step_{step:09d}")
+
+    def play(self, algo: BatchRLAlgo) -> list[PolicyResult]:
+        """Every policy's episodes, in one rollout.
+
+        Raises:
+            EnvironmentFault: see `examine`.
+        """
+        config = self.config
+        each = min(config.envs or 20, config.episodes)
+        envs = self.envs(each * len(distinct(self.options)))
+        return evaluate(algo, self.options, envs, config.episodes, config.seed, self.ref_scores, config.info)
 
     def envs(self, n: int) -> list[gymnasium.Env]:
         """n environments.

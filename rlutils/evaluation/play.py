@@ -10,9 +10,11 @@ import numpy as np
 from rlalgo import plugins as core_plugins
 from rlalgo.config import parse
 from rlalgo.core.rollout import Trace, traces
-from rlutils.checkpoints.loading import load_algo, local, run_folder, run_settings
+from rlutils.checkpoints.loading import load_algo, local, run_config, run_folder, run_settings
 from rlutils.checkpoints.store import find
 from rlutils.config.catalogue import catalogue
+from rlutils.config.settings import laid_over
+from rlutils.evaluation.data_facts import warn_unsupported
 from rlutils.evaluation.video import write_video
 from rlutils.machine import pick_device
 from rlutils.randomness import forked_rng
@@ -31,7 +33,7 @@ def play(
 
     Args:
         folder: the run folder, one of its checkpoints, or `hf://OWNER/NAME[@revision]`.
-        options: of the policy, {"target_return": 3600.0} for dt.
+        options: of the policy, {"target_return": 3600.0} for dt; over what the run's own policies have in common.
         checkpoint: `last`, `best` or `step_N`.
         episodes: how many.
         seed: episode k is reset with `seed + k`.
@@ -49,9 +51,12 @@ def play(
     found = find(folder, checkpoint)
     known = catalogue(plugins)
     algo, _ = load_algo(found, known)
-    settings, _ = run_settings(run_folder(folder), plugins, ["callbacks=[]"])  # whose packages need not be here
+    run = run_folder(folder)
+    settings, _ = run_settings(run, plugins, ["callbacks=[]"])  # whose packages need not be here
     algo.to(pick_device(settings.device))
-    option: Any = parse(type(algo).PolicyConfig, dict(options), known, f"options of {algo.name}'s policy")
+    [values] = laid_over(run_config(run), [options])
+    option: Any = parse(type(algo).PolicyConfig, values, known, f"options of {algo.name}'s policy")
+    warn_unsupported(run, [option])
     maker = core_plugins.make("env", settings.env)
     env = maker.make(algo.spec, 1, render_mode="rgb_array" if video else None)[0]
     played: list[Trace] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ from rich.text import Text
 
 from rlalgo.core.spaces import described
 from rlalgo.core.spec import normalized_score
-from rlalgo.errors import DataError
-from rlutils.config.files import write_atomic
 from rlutils.data.inspect import Inspection, list_datasets
 from rlutils.data.minari_disk import ROOT_VARIABLE, root
 from rlutils.machine import amount, size
@@ -109,12 +106,7 @@ def plot_returns(data: Inspection, path: Path) -> None:
             f"{data.label}: {len(data.returns):,} episodes, {data.steps:,} steps",
             x=0.01, ha="left", fontsize=11, fontweight="bold", color=plots.INK,
         )  # fmt: skip
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
-    try:
-        write_atomic(path, buffer.getvalue())
-    except OSError as error:
-        raise DataError(f"{path}: the picture cannot be written: {error}") from error
+    plots.write_png(figure, path)
 
 
 def _mark(axes: Axes, data: Inspection, color: str) -> None:

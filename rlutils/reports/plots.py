@@ -4,6 +4,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -16,6 +17,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from rlalgo.errors import DataError
+from rlutils.config.files import write_atomic
 from rlutils.reports.records import Series
 from rlutils.reports.writing import short
 
@@ -98,7 +101,7 @@ def learning_curves(
         best: the return of the data's best episode, marked by a line.
         label: what the curves are of.
     """
-    figure, axes = _figure(WIDTH, 3.5)
+    figure, axes = blank(WIDTH, 3.5)
     inks = colors(len(curves), ordered)
     for curve, color in zip(curves, inks, strict=True):
         axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.13, linewidth=0)
@@ -110,42 +113,8 @@ def learning_curves(
         axes.axhline(best, color=MUTED, linewidth=1, linestyle=DASHED)
         start = min(curve.steps[0] for curve in curves)
         axes.text(start, best, "best episode in the data", va="bottom", color=MUTED, fontsize=8)
-    _from_zero(axes, "update steps", label)
+    from_zero(axes, "update steps", label)
     _name_ends(axes, curves, inks)
-    return figure
-
-
-@styled
-def target_plot(
-    targets: np.ndarray, returns: np.ndarray, groups: Sequence[Group], runs: Sequence[Series], best: float | None
-) -> Figure:
-    """The target return against the return that was achieved.
-
-    Args:
-        targets: (n,) of every single episode.
-        returns: (n,) what it achieved.
-        groups: for each distinct target in rising order, its label, episodes, mean and interval.
-        runs: for each run, the distinct targets (k,) and its mean returns (k,).
-        best: the best episode of the data, above which no target has been seen.
-    """
-    figure, axes = _figure(WIDTH, 3.8)
-    distinct = np.unique(targets)
-    width = 0.12 * float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
-    jitter = np.random.default_rng(0).uniform(-width, width, len(targets))
-    ends = np.array([distinct[0] - 2 * width, distinct[-1] + 2 * width])
-    axes.plot(ends, ends, color=INK, linewidth=1, linestyle=DASHED, label="achieved = target")
-    axes.scatter(targets + jitter, returns, s=9, color=ACCENT, alpha=0.35, linewidth=0,
-                 rasterized=len(targets) > MANY, label="one episode")  # fmt: skip
-    for i, (at, means) in enumerate(runs if len(runs) > 1 else ()):
-        axes.plot(at, means, color=PALETTE[1], linewidth=0.8, alpha=0.6, label="" if i else "mean of one run")
-    mean = np.array([group.mean for group in groups])
-    arms = np.abs(np.array([[group.low, group.high] for group in groups]).T - mean)
-    axes.errorbar(distinct, mean, arms, color=PALETTE[1], fmt="o-", markersize=5, linewidth=1.8, capsize=3,
-                  markeredgecolor="white", label="mean, 95% interval", zorder=3)  # fmt: skip
-    if best is not None:
-        axes.axvline(best, color=PALETTE[2], linewidth=1.2, label="best episode in the data")
-    _from_zero(axes, "target return", "achieved return")
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
     return figure
 
 
@@ -195,7 +164,7 @@ def metric_plot(name: str, lines: Sequence[Series]) -> Figure:
 
     The axis is logarithmic where all values are positive and span more than a factor of 100.
     """
-    figure, axes = _figure(3.1, 2.0)
+    figure, axes = blank(3.1, 2.0)
     drawn = [thin(steps, values) for steps, values in lines]
     for (steps, values), color in zip(drawn, colors(len(lines), False), strict=True):
         axes.plot(steps, values, color=color, linewidth=1.2, marker="o" if len(steps) == 1 else None, markersize=4)
@@ -217,6 +186,21 @@ def thin(steps: np.ndarray, values: np.ndarray, most: int = 400) -> Series:
 
 
 @styled
+def write_png(figure: Figure, path: Path) -> None:
+    """The figure as a file.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    try:
+        write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise DataError(f"{path}: the picture cannot be written: {error}") from error
+
+
+@styled
 def to_svg(figure: Figure) -> str:
     """The figure as an <svg> element whose text is text, in the reader's own font."""
     buffer = io.StringIO()
@@ -231,12 +215,13 @@ def picture(figure: Figure, alt: str) -> Markup:
     return Markup('<img src="data:image/svg+xml;base64,{}" alt="{}">').format(coded, alt)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def blank(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of one panel."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _from_zero(axes: Axes, x: str, y: str) -> None:
+def from_zero(axes: Axes, x: str, y: str) -> None:
     """Names both axes; zero is in sight."""
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.set_xlabel(x)

@@ -15,9 +15,11 @@ from rlutils.checkpoints.description import Provided, read_plugins
 from rlutils.checkpoints.index import look, step_of_name
 from rlutils.checkpoints.store import wanted
 from rlutils.config.files import read_yaml
+from rlutils.evaluation.data_facts import DataFacts, read_data_facts
 from rlutils.evaluation.statistics import EvalResult, read_result
+from rlutils.evaluation.targets import Targets, read_targets
 from rlutils.training.callbacks.csv import read_rows
-from rlutils.training.facts import DataFacts, RunFacts, read_data_facts, read_run_facts
+from rlutils.training.facts import RunFacts, read_run_facts
 
 T = TypeVar("T")
 
@@ -36,6 +38,8 @@ class RunRecord:
     plugins: list[Provided]
     evaluations: list[EvalResult]
     """Of training, by step."""
+    targets: Targets | None
+    """What `rlalgo targets` played of the latest checkpoint that it was asked about."""
     measured: dict[str, EvalResult]
     """What deserves a table: `last`, `best`, and what `rlalgo evaluate` played again."""
     metrics: dict[str, Series]
@@ -109,7 +113,10 @@ def load_run_record(run: Path) -> RunRecord:
     measured = _measured(curve, replayed, last, facts.best_step if best is None else best)
     metrics = _metrics(run / "metrics.csv", notes) | _evaluator_series(trained, notes)
     text = file.read_text(encoding="utf-8")
-    return RunRecord(run, config, text, facts, data, owners or [], trained, measured, metrics, last, notes)
+    files = sorted((run / "targets").glob("step_*.json"))
+    played = [_read(read_targets, path, f"targets/{path.name}", notes) for path in files]
+    asked = max(filter(None, played), key=lambda targets: targets.step, default=None)
+    return RunRecord(run, config, text, facts, data, owners or [], trained, asked, measured, metrics, last, notes)
 
 
 def _read(reader: Callable[[Path], T], path: Path, name: str, notes: list[str]) -> T | None:

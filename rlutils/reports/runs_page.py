@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rlutils.evaluation.statistics import PolicyResult, interval
+from rlutils.evaluation.targets import Targets
 from rlutils.machine import clock
 from rlutils.reports import plots
 from rlutils.reports.experiments import (
@@ -23,7 +24,8 @@ from rlutils.reports.experiments import (
 )
 from rlutils.reports.records import RunRecord
 from rlutils.reports.suite_results import results_of
-from rlutils.reports.writing import decimals, number, render, write_text
+from rlutils.reports.targets_view import drawn, rows, target_plot, words
+from rlutils.reports.writing import decimals, number, render, short, write_text
 
 
 def write_report(experiments: Sequence[Experiment], out: Path) -> None:
@@ -57,6 +59,7 @@ def _view(experiment: Experiment, index: int) -> dict[str, Any]:
         "scored": any(row.score is not None for section in parts for row in section.rows),
         "best_by": _best_by(runs[0].config),
         "conditioning": [view for section in parts if (view := _conditioning(experiment, section))],
+        "asked": [_asked(run, run.targets) for run in runs if run.targets],
         "returns": _returns(experiment),
         "curve": _curve(experiment),
         "metrics": _metric_pictures(runs),
@@ -120,7 +123,7 @@ def _curve(experiment: Experiment) -> Markup | None:
     if not curves:
         return None
     ordered = len(_targets(experiment.played("last"))) > 1
-    ends = ", ".join(f"{curve.label}: {curve.mean[-1]:,.1f}" for curve in curves)
+    ends = ", ".join(f"{curve.label}: {short(curve.mean[-1])}" for curve in curves)
     figure = plots.learning_curves(curves, ordered, experiment.data_best)
     return plots.picture(figure, f"Evaluation return over update steps. At the end: {ends}")
 
@@ -135,10 +138,18 @@ def _conditioning(experiment: Experiment, section: Section) -> dict[str, Any] | 
     for targets, returns in map(single_episodes, experiment.played(section.name)):
         distinct = np.unique(targets)
         runs.append((distinct, np.array([returns[targets == target].mean() for target in distinct])))
-    figure = plots.target_plot(found.targets, found.returns, groups, runs, experiment.data_best)
-    means = ", ".join(f"{group.label}: {group.mean:,.1f}" for group in groups)
+    data = np.array(experiment.data.returns) if experiment.data else None
+    figure = target_plot(found.targets, found.returns, groups, runs, data)
+    means = ", ".join(f"{group.label}: {short(group.mean)}" for group in groups)
     alt = f"Achieved mean return by target return. {means}"
     return {"section": section, "picture": plots.picture(figure, alt), "found": found}
+
+
+def _asked(run: RunRecord, found: Targets) -> dict[str, Any]:
+    """What `rlalgo targets` found of one run."""
+    heading, *lines = rows(found)
+    figure = plots.picture(drawn(found, run.data), "Achieved return by target return")
+    return {"run": run, "step": found.step, "heading": heading, "rows": lines, "words": words(found), "picture": figure}
 
 
 def _returns(experiment: Experiment) -> Markup | None:

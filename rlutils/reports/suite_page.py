@@ -9,7 +9,7 @@ from markupsafe import Markup
 from rlutils.reports import plots
 from rlutils.reports.experiments import shared_evaluations
 from rlutils.reports.suite_results import SuiteResults, episodes_shown
-from rlutils.reports.writing import render, write_text
+from rlutils.reports.writing import render, short, write_text
 
 
 def write_suite_report(results: SuiteResults, out: Path) -> None:
@@ -62,7 +62,7 @@ def _bars(results: SuiteResults, dataset: str) -> Markup | None:
     ]
     if not groups:
         return None
-    values = ", ".join(f"{group.label}: {group.mean:,.1f}" for group in groups)
+    values = ", ".join(f"{group.label}: {short(group.mean)}" for group in groups)
     figure = plots.returns_plot(groups, label=results.unit(dataset))
     return plots.picture(figure, f"{results.unit(dataset)} on {dataset} by algorithm; IQM of {values}")
 
@@ -82,6 +82,6 @@ def _curves(results: SuiteResults, dataset: str) -> Markup | None:
         curves.append(plots.Curve(row, np.array(list(evaluations)), values.mean(1), values.min(1), values.max(1)))
     if not curves:
         return None
-    ends = ", ".join(f"{curve.label}: {curve.mean[-1]:,.1f}" for curve in curves)
+    ends = ", ".join(f"{curve.label}: {short(curve.mean[-1])}" for curve in curves)
     figure = plots.learning_curves(curves, label=results.unit(dataset))
     return plots.picture(figure, f"{results.unit(dataset)} on {dataset} over update steps; at the end {ends}")

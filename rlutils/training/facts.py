@@ -1,4 +1,4 @@
-"""run.yaml and data.json as values: what a run's folder says of how far it has come, and of its data."""
+"""run.yaml as a value: what a run's folder says of how far it has come."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +9,7 @@ from pydantic import Field
 from rlalgo.config import Whole
 from rlalgo.errors import CheckpointError
 from rlutils.config.files import disk_failed, read_as
+from rlutils.evaluation.data_facts import data_facts
 from rlutils.evaluation.statistics import Finite
 
 
@@ -25,23 +26,6 @@ class RunFacts:
     error: str | None = None
     best_step: Whole | None = None
     versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """data.json."""
-
-    name: str
-    returns: Annotated[list[Finite], Field(min_length=1)]
-    steps: Whole
-    lengths: list[Whole] = field(default_factory=list)
-    """In steps, of each episode."""
-    ref_scores: tuple[Finite, Finite] | None = None
-    env_id: str | None = None
-    held_out: list[Whole] = field(default_factory=list)
-    """Numbers of the episodes that were kept from training."""
-    fingerprint: str | None = None
-    """Of the data (rlalgo.core.fingerprint); runs of older versions have none."""
 
 
 def read_run_facts(folder: Path) -> RunFacts:
@@ -63,21 +47,9 @@ def run_facts(folder: Path) -> RunFacts:
         return RunFacts()
 
 
-def read_data_facts(folder: Path) -> DataFacts:
-    """Of a run's folder.
-
-    Raises:
-        CheckpointError: there is no data.json, or it is broken.
-    """
-    return read_as(DataFacts, folder / "data.json")
-
-
 def refuse_changed_data(folder: Path, fingerprint: str, label: str) -> None:
     """CheckpointError if a run began with other data than this; one whose data.json does not tell goes on."""
-    try:
-        began = read_data_facts(folder).fingerprint
-    except CheckpointError:
-        return
-    if began not in (None, fingerprint):
-        was = f"{label} is not the data that it began with: fingerprint {fingerprint}, not {began}"
+    began = data_facts(folder)
+    if began is not None and began.fingerprint not in (None, fingerprint):
+        was = f"{label} is not the data that it began with: fingerprint {fingerprint}, not {began.fingerprint}"
         raise CheckpointError(f"{folder}: {was}; give that data, or train anew")

@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 
 import rlutils
 from rlutils.cli import app
+from rlutils.config.files import write_json
+from rlutils.evaluation.targets import Point, Targets
 from rlutils.sweeps.plan import PlannedRun, write_plan
 from rlutils.terminal import UNSEEN
 from tests.fuzz.mutations import ESCAPES, mutate, times
@@ -51,7 +53,7 @@ sys.addaudithook(_hear)
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a suite of two finished runs, both evaluated once more."""
+    """The folder of a suite of two finished runs, both evaluated once more, and asked for targets."""
     root = tmp_path_factory.mktemp("suite")
     planned = [PlannedRun(f"bc/toy/s{seed}", "bc", "toy", "", seed) for seed in (0, 1)]
     write_plan(root, Path("suite.yaml"), planned)
@@ -59,7 +61,10 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = toy_config("bc", seed=run.seed, trainer={"name": "offline", "steps": 40, "batch_size": 16})
         callbacks = [{"name": "csv", "every": 10}, {"name": "best"}, {"name": "console"}]
         rlutils.train({**config, "callbacks": callbacks}, root / run.name)
-        rlutils.evaluate(root / run.name, "best", overrides=["evaluation.episodes=2"], plugins=[PLUGIN])
+        [played] = rlutils.evaluate(root / run.name, "best", None, ["evaluation.episodes=2"], [PLUGIN]).policies
+        found = Targets(40, "step_000000040", [Point(0.0, 0.5, played), Point(8.0, None, played)], (-5.0, 9.0))
+        (root / run.name / "targets").mkdir()
+        write_json(root / run.name / "targets" / "step_000000040.json", found.to_mapping())
     return root
 
 

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlutils.reports import plots
+from rlutils.reports.targets_view import target_plot
 
 
 def test_target_plot_has_the_diagonal_the_datas_best_and_every_episode() -> None:
     targets, returns = np.repeat([1.0, 2.0, 4.0], 5), np.arange(15.0)
     groups = [plots.Group(str(t), returns[targets == t], 2.0, 1.0, 3.0) for t in (1.0, 2.0, 4.0)]
-    axes = plots.target_plot(targets, returns, groups, [], best=3.5).axes[0]
+    axes = target_plot(targets, returns, groups, [], np.array([0.0, 2.0, 3.5])).axes[0]
     lines = [line.get_xydata() for line in axes.lines]
     assert any(len(xy) == 2 and (xy[:, 0] == xy[:, 1]).all() and xy[0, 0] < xy[1, 0] for xy in lines)
     assert any((xy[:, 0] == 3.5).all() for xy in lines)

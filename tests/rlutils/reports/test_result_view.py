@@ -65,3 +65,10 @@ def test_one_evaluation_shows_its_policies_and_what_was_measured() -> None:
     assert lines[3] == "held_out/loss: 0.25"
     print_result(EvalResult(500, [], {"held_out/loss": 0.25}), Console(file=text, width=100))
     assert text.getvalue().endswith("step 500\nheld_out/loss: 0.25\n")
+
+
+def test_returns_of_0_and_1_keep_their_digits() -> None:
+    values = np.array([0.0] * 29 + [1.0])
+    text = io.StringIO()
+    print_result(EvalResult(1, [PolicyResult(**policy({}, values))]), Console(file=text, width=100))
+    assert "policy 30 0.033 0.183 0.000 " in " ".join(text.getvalue().split())

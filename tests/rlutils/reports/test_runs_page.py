@@ -13,6 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from rlutils.machine import amount
 from rlutils.reports.experiments import experiments
 from rlutils.reports.records import load_run_record
 from rlutils.reports.result_view import print_results
@@ -78,7 +79,7 @@ def test_seeds_are_aggregated_and_a_failed_one_is_not_counted(tmp_path: Path) ->
     last = {label: float(cells[2][1]) for label, cells in results["last, step 4,000"].items()}
     top = max(last, key=lambda label: last[label])
     assert f"Best policy's mean return {last[top]:,.0f} {top}, last checkpoint, ±" in page.text
-    ends = ", ".join(f"{label}: {mean:,.1f}" for label, mean in last.items())
+    ends = ", ".join(f"{label}: {amount(mean)}" for label, mean in last.items())
     assert f"Evaluation return over update steps. At the end: {ends}" in page.alts
     assert "bad (failed)" in page.text
     assert "loss is nan" in page.text
