@@ -95,7 +95,8 @@ def _tiles(experiment: Experiment) -> list[tuple[str, str, str]]:
 
 def _best_by(config: Mapping[str, Any]) -> str:
     """The evaluator's number that the best checkpoint was chosen by; empty for the usual score."""
-    for callback in config.get("callbacks") or []:
+    callbacks = config.get("callbacks")
+    for callback in callbacks if isinstance(callbacks, list) else []:
         if isinstance(callback, Mapping) and callback.get("name") == "best" and callback.get("metric"):
             return f"{'lowest' if callback.get('mode') == 'min' else 'highest'} {callback['metric']}"
     return ""

@@ -350,3 +350,14 @@ def test_long_values_do_not_break_the_page(tmp_path: Path) -> None:
     assert long in page.text
     for image in page.images:
         assert float(re.search(r'width="([\d.]+)pt"', image)[1]) < 400  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("value", [True, 3, -0.5, "x", [1], [[]], {"a": 1}, [{"name": []}], None], ids=repr)
+def test_settings_of_any_form_are_reported(value: object, tmp_path: Path) -> None:
+    """A person may have changed config.yaml; what was measured is shown all the same."""
+    run = fake_run(tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    keys = {*config, "callbacks", "evaluation", "algo", "source", "seed", "env", "trainer"}
+    (run / "config.yaml").write_text(yaml.safe_dump(dict.fromkeys(keys, value)))
+    assert report([run], tmp_path / "page.html").results()
