@@ -16,7 +16,7 @@ from rlalgo.version import __version__
 from rlutils.commands import Commands
 from rlutils.config.files import write_json
 from rlutils.data_commands import Plugin, data
-from rlutils.export_command import Option, TargetReturn, export, policy_options
+from rlutils.export_command import Checkpoint, Option, TargetReturn, export, policy_options
 from rlutils.inventory import SCHEMAS, about, inventory, print_inventory
 from rlutils.machine import amount, end_with_parent
 from rlutils.outcome import complain, on_interrupt, reported
@@ -34,7 +34,6 @@ out = Terminal()
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, as algo.lr=3e-4; or a YAML file to lay over.")]
 NoPlugin = Annotated[list[str] | None, typer.Option("--no-plugin", help="Name of a plugin to leave out.")]
-Checkpoint = Annotated[str, typer.Option(help="last, best or step_000001000.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that train wrote.")]
 
 

@@ -36,7 +36,7 @@ class Commands(TyperGroup):
         return None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if self.get_command(ctx, args[0]) is None and (ours := OURS.get(args[0])):
+        if (ours := OURS.get(args[0])) and not metadata.entry_points(group=GROUP, name=args[0]):
             ctx.fail(f"'{args[0]}' comes with {ours}: pip install {ours} (./plugins/{ours} in a checkout)")
         return super().resolve_command(ctx, args)
 

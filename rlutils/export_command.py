@@ -12,6 +12,7 @@ from rlutils.data_commands import Plugin
 from rlutils.outcome import reported
 from rlutils.terminal import Terminal
 
+Checkpoint = Annotated[str, typer.Option(help="last, best or step_000001000.")]
 TargetReturn = Annotated[float | None, typer.Option(help="Return to ask for (dt).")]
 Option = Annotated[list[str] | None, typer.Option(help="Another option of the policy, key=value.")]
 
@@ -21,7 +22,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run folder that train wrote.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     format: Annotated[str, typer.Option(help="onnx, torchscript or torch.")] = "onnx",
-    checkpoint: Annotated[str, typer.Option(help="last, best or step_000001000.")] = "last",
+    checkpoint: Checkpoint = "last",
     target_return: TargetReturn = None,
     option: Option = None,
     replace: Annotated[bool, typer.Option(help="Replace an export that is there.")] = False,

@@ -60,3 +60,9 @@ def test_a_command_that_a_distribution_of_ours_brings_names_it(site):
     done = rlalgo(site, "import-hf", "somewhere")
     assert done.returncode == 2
     assert "pip install rlalgo-hf" in " ".join(done.stderr.replace("│", "").split())
+
+
+def test_a_broken_one_is_told_of_once(site):
+    done = rlalgo(site, "broken", "you")
+    assert done.returncode == 2
+    assert done.stderr.count("half installed") == 1

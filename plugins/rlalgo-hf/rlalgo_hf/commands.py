@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from rlutils.data_commands import Plugin
+from rlutils.export_command import Checkpoint
 from rlutils.terminal import Terminal
 
 out = Terminal()
-
-Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module or file to load as a plugin.")]
 
 
 def import_hf(
@@ -49,7 +49,7 @@ def import_hf(
 def export_hf(
     run: Annotated[Path, typer.Argument(help="Run folder that train wrote.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write.")],
-    checkpoint: Annotated[str, typer.Option(help="last, best or step_000001000.")] = "last",
+    checkpoint: Checkpoint = "last",
     replace: Annotated[bool, typer.Option(help="Replace a folder that this command wrote.")] = False,
     plugin: Plugin = None,
 ) -> None:

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects
 
-from rlalgo.errors import RlalgoError, RlalgoWarning
+from rlalgo.errors import RlalgoError, RlalgoWarning, clipped
 from rlutils.data.hub import is_repo, server, unreachable
 
 _PATIENCE = 15.0
@@ -91,7 +91,7 @@ def _why(error: BaseException) -> str:
 
 
 def _short(text: str) -> str:
-    return " ".join(text.split())[:300].rstrip(": ")
+    return clipped(text, 300).rstrip(": ")
 
 
 def snapshot(

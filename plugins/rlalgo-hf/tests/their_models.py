@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DecisionTransformerConfig, DecisionTransformerModel
+from transformers import DecisionTransformerModel
 
 from rlalgo import BatchRLAlgo
 from rlutils.data.writers import write_npz
+from tests.rlalgo.batchrl.dt.test_hugging_face import hugging_face
 from tests.rlutils.toy_plugin import HORIZON, PointEnv, ToySource
 
 S, A, K, W = 2, 2, 4, 16
@@ -37,18 +37,9 @@ gymnasium.register("hf/Point-v0", entry_point=Point, max_episode_steps=HORIZON)
 
 
 def their_model(seed: int = 0, **config: Any) -> DecisionTransformerModel:
-    """In eval mode, with weights so large that every part matters, the position-0 embedding among them."""
-    torch.manual_seed(seed)
-    options = {"state_dim": S, "act_dim": A, "hidden_size": W, "max_ep_len": HORIZON, "n_layer": 2, "n_head": 2}
-    options |= {"bos_token_id": None, "eos_token_id": None, **config}
-    model = DecisionTransformerModel(DecisionTransformerConfig(**options)).eval()
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if p.dim() == 2:
-                p.normal_(std=1 / math.sqrt(W))
-            else:
-                p.normal_(mean=1.0 if ".ln_" in name or "embed_ln.weight" in name else 0.0, std=0.3)
-    return model
+    """As `hugging_face`, for the environment above."""
+    options = {"state_dim": S, "act_dim": A, "hidden_size": W, "max_ep_len": HORIZON, "n_head": 2}
+    return hugging_face(seed, **{**options, "n_positions": 1024, "bos_token_id": None, "eos_token_id": None, **config})
 
 
 def card(mean: list[float] = MEAN, std: list[float] = STD) -> str:

@@ -30,7 +30,7 @@ VARIANTS = [
 
 
 def hugging_face(seed: int = 0, **config: Any) -> DecisionTransformerModel:
-    """Their model in eval mode, with weights so large that every part matters."""
+    """Their model in eval mode, with weights so large that every part matters, the position-0 embedding among them."""
     torch.manual_seed(seed)
     settings = {
         "state_dim": S,
@@ -44,7 +44,7 @@ def hugging_face(seed: int = 0, **config: Any) -> DecisionTransformerModel:
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.dim() == 2:
-                p.normal_(std=1 / math.sqrt(W))
+                p.normal_(std=1 / math.sqrt(model.hidden_size))
             else:
                 p.normal_(mean=1.0 if ".ln_" in name or "embed_ln.weight" in name else 0.0, std=0.3)
     return model
